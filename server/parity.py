@@ -90,10 +90,10 @@ def _compare_floats(expected: Array, got: Array, tolerance: Tolerance) -> Differ
 
 
 def default_tolerance(answers: Sequence[Array]) -> Tolerance:
-    """The gate for float32 and float64 graphs unless the user sets another: 1e-5 of the output's range, and 1e-3 relative.
+    """The gate unless the user sets another: 1e-5 of the output's range, and 1e-3 relative.
 
-    Half-precision outputs are rounded to 11 (float16) or 8 (bfloat16) significant bits, so one unit in the last place is
-    already 1e-3 or 8e-3; they get four such units.
+    Half-precision outputs are rounded to 11 (float16) or 8 (bfloat16) significant bits, so one unit in the last place
+    is already 1e-3 or 8e-3; they get four such units.
     """
     floats = [a.astype(np.float64) for a in answers if is_floating(a.dtype) and a.dtype.kind != "c"]
     finite = [np.abs(a[np.isfinite(a)]) for a in floats]

@@ -1,5 +1,6 @@
-"""A backend that computes with a Python function instead of a runtime. It ships so that tests of everything above the
-backends need no patching; it is never selected for a package.
+"""A backend that computes with a Python function instead of a runtime.
+
+It ships so that tests of everything above the backends need no patching; it is never selected for a package.
 """
 
 from collections.abc import Callable, Mapping, Sequence

@@ -37,7 +37,7 @@ class LoadedGraph(Protocol):
         """Answer for one batch.
 
         Args:
-            inputs: an array for every input port, by ONNX name, with the port's dtype; strings are object arrays of bytes.
+            inputs: an array for every input port, by ONNX name, with the port's dtype; strings are objects of bytes.
             outputs: ONNX names of the outputs wanted; the answer has the same order.
 
         Raises:

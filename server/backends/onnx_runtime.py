@@ -1,7 +1,7 @@
 """ONNX Runtime as a backend: the only module that imports onnxruntime, and the one place where its errors are mapped.
 
-Strings cross its Python interface as str, so a string tensor must hold UTF-8 here (TensorFlow takes any bytes); bfloat16,
-which numpy lacks, crosses as OrtValue.
+Strings cross its Python interface as str, so a string tensor must hold UTF-8 here (TensorFlow takes any bytes);
+bfloat16, which numpy lacks, crosses as OrtValue.
 """
 
 import ctypes

@@ -128,7 +128,9 @@ def writing(place: Path) -> Iterator[None]:
     except OSError as error:
         if error.errno in {errno.ENOSPC, errno.EDQUOT}:
             free = shutil.disk_usage(place if place.exists() else place.parent).free
-            msg = f"no space left for the package in {place} ({free // 2**20} MiB free): free some space and run it again"
+            msg = (
+                f"no space left for the package in {place} ({free // 2**20} MiB free): free some space and run it again"
+            )
             raise RepositoryUnwritable(msg) from error
         if error.errno in {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EFBIG}:
             msg = f"cannot write to the repository {place}: {error.strerror}; choose another with --repository"

@@ -6,7 +6,8 @@ from server.errors import InvalidName
 
 # A folder name on every file system, without separators, and no hidden folder.
 _MODEL_NAME = re.compile(r"(?!\.)[A-Za-z0-9._-]{1,128}")
-# A positive int64 as str() writes it. TensorFlow Serving also takes leading zeros; then two folders could be one version.
+# A positive int64 as str() writes it. With leading zeros, as TensorFlow Serving takes them, two folders could be one
+# version.
 _VERSION = re.compile(r"[1-9][0-9]{0,18}")
 _INT64_MAX = 2**63 - 1
 
@@ -23,9 +24,8 @@ def check_model_name(name: str) -> str:
         InvalidName: it is not 1 to 128 of the characters A-Z a-z 0-9 . _ - or starts with a dot.
     """
     if not _MODEL_NAME.fullmatch(name):
-        msg = (
-            f"{name!r} cannot be a model's name: use 1 to 128 of the characters A-Z a-z 0-9 . _ - and do not start with a dot"
-        )
+        rule = "use 1 to 128 of the characters A-Z a-z 0-9 . _ - and do not start with a dot"
+        msg = f"{name!r} cannot be a model's name: {rule}"
         raise InvalidName(msg)
     return name
 

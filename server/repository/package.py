@@ -125,15 +125,20 @@ def _verify_files(path: Path, manifest: ModelPackage) -> None:
     listed = {file.path: file for file in manifest.files}
     found = {entry.name for entry in os.scandir(path)} - {MANIFEST}
     if missing := sorted(set(listed) - found):
-        raise DamagedPackage(f"{path} lacks {', '.join(missing)}, which its manifest lists: copy the whole folder again")
+        raise DamagedPackage(
+            f"{path} lacks {', '.join(missing)}, which its manifest lists: copy the whole folder again"
+        )
     # An unlisted file could be named by an ONNX file as external data, so nothing unlisted may lie here.
     if extra := sorted(found - set(listed)):
-        raise DamagedPackage(f"{path} holds {', '.join(extra)}, which its manifest does not list: remove what does not belong")
+        raise DamagedPackage(
+            f"{path} holds {', '.join(extra)}, which its manifest does not list: remove what does not belong"
+        )
     for name, file in listed.items():
         file_path = path / name
         if not stat.S_ISREG(file_path.lstat().st_mode):
             raise DamagedPackage(f"{file_path} is not a regular file")
         digest, size = file_digest(file_path)
         if (digest, size) != (file.sha256, file.bytes):
-            msg = f"{file_path} is not the file that was published: {size} bytes, {file.bytes} expected, or other contents"
+            what = f"{size} bytes instead of {file.bytes}" if size != file.bytes else "its contents have changed"
+            msg = f"{file_path} is not the file that was published: {what}"
             raise DamagedPackage(msg)
