@@ -4,6 +4,7 @@ SegueError
   x InvalidRequest            the client sent something that cannot be answered, and could have known
     - MalformedRequest        the bytes are not the message that the method takes
     - MalformedTensor         one tensor of the message cannot be read
+  - MalformedResponse         the bytes that a server answered with are no PredictResponse
   x NotServed                 what was asked for is not here
     - ModelNotFound           no such model, or no such version of it
     - StatusNotFound          no such model or version has ever been seen
@@ -37,15 +38,30 @@ class InvalidRequest(SegueError):
 
 
 class MalformedRequest(InvalidRequest):
-    """The bytes do not parse as the message of the method."""
+    """The bytes do not parse as the message of the method; `reason` says what about them is wrong."""
+
+    def __init__(self, reason: str, message: str = "PredictRequest") -> None:
+        super().__init__(f"the request is not a {message}: {reason}")
+        self.reason = reason
 
 
 class MalformedTensor(InvalidRequest):
-    """A tensor's values cannot be read with the dtype and shape that it claims."""
+    """A tensor does not hold what its dtype and shape claim. The text is TensorFlow's; `reason` is for our own logs.
+
+    `alias` is empty while the tensor is not known by one.
+    """
 
     def __init__(self, alias: str, reason: str) -> None:
         super().__init__(f"tensor parsing error: {alias}")
         self.alias = alias
+        self.reason = reason
+
+
+class MalformedResponse(SegueError):
+    """The bytes that a server answered with are no PredictResponse; `reason` says what about them is wrong."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(f"the server's answer is not a PredictResponse: {reason}")
         self.reason = reason
 
 

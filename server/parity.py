@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import ml_dtypes
 import numpy as np
 
-from server.backends.interface import Array
+from server.arrays import Array
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,11 +12,11 @@ import numpy as np
 
 from protos.segue import package_pb2
 from protos.tensorflow import signature_pb2
-from server.backends.interface import Array, TensorPort
-from server.errors import InvalidRequest, MalformedTensor
-from server.wire.dtypes import type_name
-from server.wire.requests import RawTensor
-from server.wire.tensors import tensor_from_proto
+from server.arrays import Array
+from server.backends.interface import TensorPort
+from server.errors import InvalidRequest
+from server.wire.dtypes import name_of as type_name
+from server.wire.tensors import RawTensor, tensor_from_proto
 
 DEFAULT_SIGNATURE = "serving_default"
 
@@ -106,10 +106,7 @@ class ServedSignature:
     def _value(self, spec: InputSpec, inputs: Mapping[str, RawTensor]) -> tuple[int, Array]:
         tensor = inputs.get(spec.alias)
         if tensor is not None:
-            try:
-                return tensor.dtype, tensor.to_numpy()
-            except MalformedTensor as error:
-                raise MalformedTensor(spec.alias, error.reason) from error
+            return tensor.dtype, tensor.to_numpy()
         if spec.default is not None:
             return spec.dtype, spec.default
         defaults = ",".join(s.alias for s in self.inputs if s.default is not None)

@@ -5,7 +5,8 @@ It ships so that tests of everything above the backends need no patching; it is 
 
 from collections.abc import Callable, Mapping, Sequence
 
-from server.backends.interface import Array, GraphSpec
+from server.arrays import Array
+from server.backends.interface import GraphSpec
 
 Compute = Callable[[Mapping[str, Array]], Mapping[str, Array]]
 

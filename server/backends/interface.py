@@ -8,9 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-import numpy as np
-
-Array = np.ndarray[tuple[int, ...], np.dtype[np.generic]]
+from server.arrays import Array
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,8 @@ import onnxruntime as ort
 from onnxruntime.capi import onnxruntime_pybind11_state as ort_errors
 
 from protos.tensorflow import tensor_pb2
-from server.backends.interface import Array, GraphSpec, TensorPort
+from server.arrays import Array
+from server.backends.interface import GraphSpec, TensorPort
 from server.errors import GraphNotLoadable, InvalidRequest, OutOfMemory, RunFailed, SegueError
 
 logger = logging.getLogger(__name__)
@@ -46,11 +47,10 @@ _TYPE_NAMES: Mapping[int, str] = {
 
 # Everything that a session's creation or run can raise: the pybind module's own classes (direct children of Exception)
 # and the built-in ones that pybind11 translates C++ exceptions and conversions into.
+# MemoryError is what becomes of std::bad_alloc.
 ORT_EXCEPTIONS: tuple[type[Exception], ...] = (
     *(kind for kind in vars(ort_errors).values() if isinstance(kind, type) and issubclass(kind, Exception)),
-    RuntimeError,
-    ValueError,
-    TypeError,
+    *(RuntimeError, ValueError, TypeError, MemoryError),
 )
 
 _ALLOCATION_WORDS = ("Failed to allocate memory", "bad_alloc", "out of memory", "BFCArena")
@@ -95,7 +95,7 @@ class OnnxRuntimeGraph:
                 answers = _run_with_ort_values(session, feeds, outputs)
             else:
                 answers = session.run(outputs, feeds)
-        except (*ORT_EXCEPTIONS, MemoryError) as error:
+        except ORT_EXCEPTIONS as error:
             raise map_run_error(error) from error
         if self._strings_out:
             answers = [
@@ -142,7 +142,7 @@ class OnnxRuntimeBackend:
             providers.insert(0, "CUDAExecutionProvider")
         try:
             session = ort.InferenceSession(str(graph.path), options, providers=providers)
-        except (*ORT_EXCEPTIONS, MemoryError) as error:
+        except ORT_EXCEPTIONS as error:
             msg = f"ONNX Runtime {ort.__version__} does not load {graph.path.name}: {_one_line(error)}"
             raise GraphNotLoadable(msg) from error
         if self.device == "cuda" and "CUDAExecutionProvider" not in session.get_providers():

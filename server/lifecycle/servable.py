@@ -11,7 +11,8 @@ from dataclasses import dataclass
 
 from protos.segue import package_pb2
 from protos.serving import metadata_pb2
-from server.backends.interface import Array, Backend, GraphSpec, LoadedGraph, TensorPort
+from server.arrays import Array
+from server.backends.interface import Backend, GraphSpec, LoadedGraph, TensorPort
 from server.errors import DamagedPackage, ProofFailed, SignatureNotFound
 from server.parity import Difference, Tolerance, compare
 from server.repository.package import Package

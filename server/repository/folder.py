@@ -148,6 +148,8 @@ def _folders(path: Path) -> Iterator[os.DirEntry[str]]:
 
 def _make_root(root: Path) -> list[Path]:
     """Create the repository if it is missing; return the folders created, innermost first."""
+    if root.exists() and not root.is_dir():
+        raise RepositoryUnwritable(f"{root} is not a folder: choose another with --repository")
     missing = [folder for folder in (root, *root.parents) if not folder.exists()]
     with writing(root):
         root.mkdir(parents=True, exist_ok=True)

@@ -13,8 +13,7 @@ from pathlib import Path
 from google.protobuf import json_format
 
 from protos.segue.package_pb2 import ModelPackage
-from server.arrays import load_arrays
-from server.backends.interface import Array
+from server.arrays import Array, load_arrays
 from server.errors import DamagedPackage
 from server.repository.names import GOLDEN, MANIFEST
 

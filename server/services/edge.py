@@ -17,6 +17,7 @@ from server.errors import (
     BackendError,
     InvalidRequest,
     MalformedRequest,
+    MalformedResponse,
     ModelNotFound,
     OutOfMemory,
     PackageError,
@@ -36,6 +37,7 @@ T = TypeVar("T", bound=Message)
 # The nearest class in an error's ancestry decides.
 STATUS_CODES: Mapping[type[SegueError], grpc.StatusCode] = {
     InvalidRequest: Code.INVALID_ARGUMENT,
+    MalformedResponse: Code.INTERNAL,
     ModelNotFound: Code.NOT_FOUND,
     StatusNotFound: Code.NOT_FOUND,
     SignatureNotFound: Code.FAILED_PRECONDITION,
@@ -67,7 +69,7 @@ def parse(kind: type[T], data: bytes) -> T:
     try:
         return kind.FromString(data)
     except DecodeError as error:
-        raise MalformedRequest(f"the request is not a {kind.DESCRIPTOR.full_name}") from error
+        raise MalformedRequest("the bytes do not parse", kind.DESCRIPTOR.full_name) from error
 
 
 class Edge:
@@ -81,7 +83,7 @@ class Edge:
         handlers = {service.methods_by_name[name].name: self._unary(name, method) for name, method in methods.items()}
         return grpc.method_handlers_generic_handler(service.full_name, handlers)
 
-    def _unary(self, name: str, method: Method) -> grpc.RpcMethodHandler:
+    def _unary(self, name: str, method: Method) -> "grpc.RpcMethodHandler[bytes, bytes]":
         def answer(request: bytes, context: grpc.ServicerContext) -> bytes:
             try:
                 return method(request, context)

@@ -3,6 +3,7 @@
 import grpc
 
 from protos.serving import model_service_pb2
+from protos.tensorflow import errors_pb2
 from server.errors import InvalidRequest
 from server.lifecycle.manager import ModelManager
 from server.lifecycle.states import VersionStatus
@@ -28,14 +29,15 @@ class ModelService:
         statuses = self._models.statuses(spec.name, spec.version.value if spec.HasField("version") else None)
         reply = model_service_pb2.GetModelStatusResponse()
         for status in statuses:
-            _fill(reply.model_version_status.add(), status)
+            reply.model_version_status.append(_entry(status))
         return reply.SerializeToString()
 
 
-def _fill(entry: model_service_pb2.ModelVersionStatus, status: VersionStatus) -> None:
-    entry.version = status.version
-    entry.state = model_service_pb2.ModelVersionStatus.State.ValueType(status.state)
-    entry.status.SetInParent()
+def _entry(status: VersionStatus) -> model_service_pb2.ModelVersionStatus:
+    outcome = model_service_pb2.StatusProto()
     if status.error is not None:
-        entry.status.error_code = status_code(status.error).value[0]
-        entry.status.error_message = status_text(status.error.message)
+        code: int = status_code(status.error).value[0]
+        outcome = model_service_pb2.StatusProto(
+            error_code=errors_pb2.Code.Name(code), error_message=status_text(status.error.message)
+        )
+    return model_service_pb2.ModelVersionStatus(version=status.version, state=status.state.name, status=outcome)

@@ -10,7 +10,7 @@ from server.lifecycle.manager import ModelManager
 from server.lifecycle.servable import Servable
 from server.metrics import Metrics
 from server.services.edge import Method, parse
-from server.wire.requests import ModelSpec, PredictRequest, parse_predict_request
+from server.wire.requests import ModelSpec, PredictRequest, parse_predict_request, spec_from_proto
 from server.wire.responses import encode_predict_response
 
 SIGNATURE_DEF = "signature_def"
@@ -68,15 +68,7 @@ class PredictionService:
         for field in request.metadata_field:
             if field != SIGNATURE_DEF:
                 raise InvalidRequest(f"Metadata field {field} is not supported")
-        spec = request.model_spec
-        servable = self._acquire(
-            ModelSpec(
-                name=spec.name,
-                version=spec.version.value if spec.HasField("version") else None,
-                label=spec.version_label if spec.HasField("version_label") else None,
-                signature_name=spec.signature_name,
-            )
-        )
+        servable = self._acquire(spec_from_proto(request.model_spec))
         try:
             reply = metadata_pb2.GetModelMetadataResponse()
             reply.model_spec.name = servable.name
