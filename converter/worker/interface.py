@@ -30,6 +30,7 @@ def name_interface(
     current = [*frozen.inputs, *frozen.outputs]
     renamed = _fresh_names(graph, dict(zip(current, _distinct(wanted), strict=True)))
     _rename(graph, renamed)
+    _compute_constants(graph)
     there = {value.name for value in graph.input}
     inputs = {
         spec.alias: renamed[name] if renamed[name] in there else None
@@ -79,6 +80,16 @@ def _rename(graph: onnx.GraphProto, names: Mapping[str, str]) -> None:
         for node in part.node:
             node.input[:] = [names.get(name, name) for name in node.input]
             node.output[:] = [names.get(name, name) for name in node.output]
+
+
+def _compute_constants(graph: onnx.GraphProto) -> None:
+    """Give every output that is an initializer a node: few tools beside the runtimes expect to meet the former."""
+    outputs = {value.name for value in graph.output}
+    for initializer in graph.initializer:
+        if initializer.name in outputs:
+            name = initializer.name
+            initializer.name = f"{name}_constant"
+            graph.node.append(helper.make_node("Identity", [initializer.name], [name], name=f"{name}_constant_node"))
 
 
 def _set_inputs(graph: onnx.GraphProto, specs: Sequence[Spec], names: Mapping[str, str | None]) -> None:

@@ -64,7 +64,7 @@ class Signature:
         """
         tensors = {spec.alias: tf.constant(inputs[spec.alias], spec.dtype) for spec in self.inputs}
         answers = self.function(**tensors)
-        return {spec.alias: np.asarray(answers[spec.alias].numpy()) for spec in self.outputs}
+        return {spec.alias: np.asarray(answers[spec.alias].numpy(), spec.numpy_dtype) for spec in self.outputs}
 
 
 def load_saved_model(folder: Path, tags: Sequence[str]) -> Any:
