@@ -15,6 +15,7 @@ Equal content gives equal bytes (sorted keys, fixed timestamps), since package f
 import io
 import math
 import zipfile
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
@@ -71,15 +72,8 @@ def load_arrays(path: Path, *, max_total_bytes: int = MAX_TOTAL_BYTES) -> dict[s
     """
     try:
         with zipfile.ZipFile(path) as archive:
-            infos = archive.infolist()
-            total = sum(info.file_size for info in infos)
-            if total > max_total_bytes:
-                raise ValueError(f"its arrays take {total} bytes, and {max_total_bytes} are allowed")
-            members = {_key(info): _read(archive, info) for info in infos}
-        if len(members) != len(infos):
-            raise ValueError("two arrays have the same key")
-        return _joined(members)
-    except (zipfile.BadZipFile, NotImplementedError, EOFError, RuntimeError, ValueError) as error:
+            return _joined(_members(archive, max_total_bytes))
+    except (zipfile.BadZipFile, zlib.error, NotImplementedError, EOFError, RuntimeError, ValueError) as error:
         # zipfile answers damage with all of these: RuntimeError for encryption, NotImplementedError for methods
         raise ValueError(f"{path.name} is not a file of arrays: {error}") from error
 
@@ -103,15 +97,22 @@ def _parts(key: str, array: Array) -> dict[str, Array]:
     return {key: array}
 
 
-def _key(info: zipfile.ZipInfo) -> str:
-    if not info.filename.endswith(".npy"):
-        raise ValueError(f"its member {info.filename!r} is not an array")
-    return info.filename.removesuffix(".npy")
+def _members(archive: zipfile.ZipFile, max_total_bytes: int) -> dict[str, Array]:
+    infos = archive.infolist()
+    total = sum(info.file_size for info in infos)
+    if total > max_total_bytes:
+        raise ValueError(f"its arrays take {total} bytes, and {max_total_bytes} are allowed")
+    members: dict[str, Array] = {}
+    for info in infos:
+        key = info.filename.removesuffix(".npy")
+        if key == info.filename or key in members:
+            raise ValueError(f"its member {info.filename!r} is not an array, or is there twice")
+        members[key] = _read(info.filename, archive.read(info))
+    return members
 
 
-def _read(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> Array:
+def _read(name: str, data: bytes) -> Array:
     """Read one member; its header must account for every byte of it before anything is allocated by it."""
-    data = archive.read(info)
     stream = io.BytesIO(data)
     version = np.lib.format.read_magic(stream)
     if version == (1, 0):
@@ -119,38 +120,42 @@ def _read(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> Array:
     elif version == (2, 0):
         shape, fortran, dtype = np.lib.format.read_array_header_2_0(stream)
     else:
-        raise ValueError(f"{info.filename!r} has array format {version}")
+        raise ValueError(f"{name!r} has array format {version}")
     if dtype.kind not in _KINDS or dtype.itemsize == 0 or any(size < 0 for size in shape):
-        raise ValueError(f"{info.filename!r} has dtype {dtype} and shape {shape}")
+        raise ValueError(f"{name!r} has dtype {dtype} and shape {shape}")
     offset = stream.tell()
     if math.prod(shape) * dtype.itemsize != len(data) - offset:
-        raise ValueError(f"{info.filename!r} holds {len(data) - offset} bytes for shape {shape} of {dtype}")
+        raise ValueError(f"{name!r} holds {len(data) - offset} bytes for shape {shape} of {dtype}")
     array = np.frombuffer(data, dtype, offset=offset).reshape(shape, order="F" if fortran else "C")
     return np.array(array, dtype.newbyteorder("="), order="C")
 
 
 def _joined(members: Mapping[str, Array]) -> dict[str, Array]:
+    """Put the parts of tensors that take two members, or a view, together again."""
     arrays: dict[str, Array] = {}
-    for name, array in members.items():
-        key = name
+    for name, member in members.items():
+        key, array = name, member
         if name.endswith(_ENDS):
-            continue  # read with its strings
+            if name.removesuffix(_ENDS) + _BYTES not in members:
+                raise ValueError(f"{name!r} are the ends of strings that are not there")
+            continue
         if name.endswith(_BYTES):
             key = name.removesuffix(_BYTES)
-            array = _strings(key, array, members.get(key + _ENDS))  # noqa: PLW2901 - the entry's final form
+            array = _strings(key, member, members.get(key + _ENDS))
         elif name.endswith(_BFLOAT16):
-            key = name.removesuffix(_BFLOAT16)
-            if array.dtype != np.uint16:
-                raise ValueError(f"{name!r} is not of dtype uint16")
-            array = array.view(ml_dtypes.bfloat16)  # noqa: PLW2901 - the entry's final form
-        elif array.dtype.kind in "SU":
-            array = _from_numpy_strings(array)  # noqa: PLW2901 - the entry's final form
+            key, array = name.removesuffix(_BFLOAT16), _bfloat16(member)
+        elif member.dtype.kind in "SU":
+            array = _from_numpy_strings(member)
         if key in arrays:
             raise ValueError(f"two arrays have the key {key!r}")
         arrays[key] = array
-    if len([name for name in members if name.endswith(_ENDS)]) != len([n for n in members if n.endswith(_BYTES)]):
-        raise ValueError("the ends of a string tensor have no strings")
     return arrays
+
+
+def _bfloat16(bits: Array) -> Array:
+    if bits.dtype != np.uint16:
+        raise ValueError(f"bfloat16 is kept as uint16, and found as {bits.dtype}")
+    return bits.view(ml_dtypes.bfloat16)
 
 
 def _strings(key: str, data: Array, ends: Array | None) -> Array:

@@ -33,7 +33,9 @@ def main(folder: Path) -> int:
     except MemoryError:
         return _give_up(folder, _out_of_memory())
     except OSError as error:
-        return _give_up(folder, WorkerFailure(FailureKind.DISK, str(error), "Free disk space, or raise the limit."))
+        return _give_up(
+            folder, WorkerFailure(FailureKind.DISK, str(error), "Free disk space, or raise the limit.")
+        )
     return 0
 
 

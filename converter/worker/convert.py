@@ -8,13 +8,14 @@ import logging
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, Final
+from typing import Final
 
 import onnx
 import tensorflow as tf
 from onnx import defs
 from tf2onnx import optimizer, tf_utils, tfonnx
 
+from converter.worker.foreign import GraphDef, NodeDef
 from converter.worker.freeze import Frozen
 from converter.worker.handlers import HANDLERS
 from converter.worker.load import Signature, quoted
@@ -76,9 +77,11 @@ def convert(frozen: Frozen, signature: Signature, opset: int, *, large: bool) ->
                 f"Signature {signature.name!r} could not be exported to ONNX: {quoted(error)}",
                 "This is a limit or a fault of the exporter; worker.log has its full text.",
             ) from error
-    unknown = {name: operator for name, operator in _foreign_nodes(model.graph, opset)}
+    unknown = dict(_foreign_nodes(model.graph, opset))
     if unknown:
-        raise _unsupported(signature.name, {name: log.unknown.get(name, op) for name, op in unknown.items()}, "")
+        raise _unsupported(
+            signature.name, {name: log.unknown.get(name, op) for name, op in unknown.items()}, ""
+        )
     return model
 
 
@@ -88,7 +91,10 @@ def subgraphs(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:
     for node in graph.node:
         for attribute in node.attribute:
             for inner in (attribute.g, *attribute.graphs):
-                if attribute.type in (onnx.AttributeProto.GRAPH, onnx.AttributeProto.GRAPHS) and inner.ByteSize():
+                if (
+                    attribute.type in (onnx.AttributeProto.GRAPH, onnx.AttributeProto.GRAPHS)
+                    and inner.ByteSize()
+                ):
                     yield from subgraphs(inner)
 
 
@@ -122,7 +128,7 @@ def _listening() -> Iterator[_Log]:
         logger.removeHandler(log)
 
 
-def _all_nodes(graph: Any) -> Iterator[Any]:
+def _all_nodes(graph: GraphDef) -> Iterator[NodeDef]:
     yield from graph.node
     for function in graph.library.function:
         yield from function.node_def
@@ -132,7 +138,9 @@ def _foreign_nodes(graph: onnx.GraphProto, opset: int) -> Iterator[tuple[str, st
     """Names and operators of the nodes that ONNX does not know."""
     for inner in subgraphs(graph):
         for node in inner.node:
-            known = node.domain in _DOMAINS and defs.has(node.op_type, opset if not node.domain else 5, node.domain)
+            known = node.domain in _DOMAINS and defs.has(
+                node.op_type, opset if not node.domain else 5, node.domain
+            )
             if not known:
                 yield node.name, node.op_type
 

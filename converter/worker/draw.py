@@ -16,13 +16,52 @@ from converter.worker.load import Signature, Spec
 from converter.worker.samples import Inputs
 from server.arrays import Array
 
-LENGTHS: Final = (16, 32, 8, 64, 128, 5, 224, 3, 2, 1, 256, 512)  # of dynamic dimensions, in the order of trying
-_CEILINGS: Final = (30_000, 10_000, 3_000, 1_000, 256, 100, 32, 10, 5, 3, 2, 1)  # integers are drawn below one of these
+LENGTHS: Final = (
+    16,
+    32,
+    8,
+    64,
+    128,
+    5,
+    224,
+    3,
+    2,
+    1,
+    256,
+    512,
+)  # of dynamic dimensions, in the order of trying
+_CEILINGS: Final = (
+    30_000,
+    10_000,
+    3_000,
+    1_000,
+    256,
+    100,
+    32,
+    10,
+    5,
+    3,
+    2,
+    1,
+)  # integers are drawn below one of these
 _RANKS: Final = (2, 1, 3, 4, 0)  # where even the rank is unknown
 _LAST: Final = (None, 3, 1)  # sizes of a dynamic last dimension beside the length: colour channels
 _MAX_ELEMENTS: Final = 1 << 23  # of one input
 _SEARCH_SECONDS: Final = 90.0
-_WORDS: Final = (b"the", b"quick", b"brown", b"fox", b"jumps", b"over", b"a", b"lazy", b"dog", b"again", b"", b"and on")
+_WORDS: Final = (
+    b"the",
+    b"quick",
+    b"brown",
+    b"fox",
+    b"jumps",
+    b"over",
+    b"a",
+    b"lazy",
+    b"dog",
+    b"again",
+    b"",
+    b"and on",
+)
 
 Answer = Callable[[Inputs], Mapping[str, Array] | None]  # None where TensorFlow refuses
 
@@ -63,7 +102,9 @@ def draw(signature: Signature, plan: Plan, batch: int | None, rng: np.random.Gen
     return {spec.alias: _draw_one(spec, plan, plan.shape(spec, batch), rng) for spec in signature.inputs}
 
 
-def search(signature: Signature, answer: Answer, words: Sequence[bytes], rng: np.random.Generator) -> list[Plan]:
+def search(
+    signature: Signature, answer: Answer, words: Sequence[bytes], rng: np.random.Generator
+) -> list[Plan]:
     """Find out how to draw inputs that the model accepts.
 
     Args:
@@ -107,7 +148,10 @@ def _candidates(signature: Signature, words: Sequence[bytes]) -> Iterator[Plan]:
     integers = [spec for spec in signature.inputs if spec.numpy_dtype.kind in "iu"]
     pairs = [(0, ceiling) for ceiling in _CEILINGS] + [(1, 10), (1, 3), (1, 2)]
     for rank, channels, length, pair in itertools.product(
-        _RANKS if unknown else (2,), _LAST if last else (None,), LENGTHS if dynamic else (1,), pairs if integers else [(0, 1)]
+        _RANKS if unknown else (2,),
+        _LAST if last else (None,),
+        LENGTHS if dynamic else (1,),
+        pairs if integers else [(0, 1)],
     ):
         yield Plan(length, channels, rank, {spec.alias: pair for spec in integers}, words=words)
 

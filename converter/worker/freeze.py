@@ -12,6 +12,7 @@ from typing import Any, Final
 import tensorflow as tf
 from tf2onnx import tf_loader
 
+from converter.worker.foreign import ConcreteFunction, GraphDef, Tensor, TfVariable, Trackable
 from converter.worker.load import Signature
 
 _INPUT: Final = "segue_input_{}"
@@ -30,14 +31,14 @@ class Frozen:
         variables: The tf.Variables that the signature reads.
     """
 
-    graph: Any
+    graph: GraphDef
     tables: Mapping[bytes, tuple[Any, Any]]
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
-    variables: tuple[Any, ...]
+    variables: tuple[TfVariable, ...]
 
 
-def freeze(model: Any, signature: Signature, large_model_bytes: int) -> tuple[Frozen, bool]:
+def freeze(model: Trackable, signature: Signature, large_model_bytes: int) -> tuple[Frozen, bool]:
     """Freeze one signature of a loaded model.
 
     Args:
@@ -51,7 +52,9 @@ def freeze(model: Any, signature: Signature, large_model_bytes: int) -> tuple[Fr
     """
     function = _wrapped(signature)
     variables = tuple(function.variables)
-    large = sum(variable.dtype.size * variable.shape.num_elements() for variable in variables) > large_model_bytes
+    large = (
+        sum(variable.dtype.size * variable.shape.num_elements() for variable in variables) > large_model_bytes
+    )
     inputs = tuple(f"{_INPUT.format(index)}:0" for index in range(len(signature.inputs)))
     graph, tables = tf_loader.from_trackable(
         model, function, list(inputs), [tensor.name for tensor in function.outputs], large
@@ -61,20 +64,23 @@ def freeze(model: Any, signature: Signature, large_model_bytes: int) -> tuple[Fr
     return Frozen(graph, tables, inputs, outputs, variables), large
 
 
-def _wrapped(signature: Signature) -> Any:
+def _wrapped(signature: Signature) -> ConcreteFunction:
     aliases = [spec.alias for spec in signature.inputs]
     specs = [
-        tf.TensorSpec(spec.shape, spec.dtype, name=_INPUT.format(index)) for index, spec in enumerate(signature.inputs)
+        tf.TensorSpec(spec.shape, spec.dtype, name=_INPUT.format(index))
+        for index, spec in enumerate(signature.inputs)
     ]
 
-    def answer(*tensors: Any) -> list[Any]:
+    def answer(*tensors: Tensor) -> list[Tensor]:
         answers = signature.function(**dict(zip(aliases, tensors, strict=True)))
         return [tf.identity(answers[spec.alias]) for spec in signature.outputs]
 
     return tf.function(answer, input_signature=specs, autograph=False).get_concrete_function()
 
 
-def _name_outputs(graph: Any, function: Any, names: tuple[str, ...], signature: Signature) -> None:
+def _name_outputs(
+    graph: GraphDef, function: ConcreteFunction, names: tuple[str, ...], signature: Signature
+) -> None:
     for name, tensor, spec in zip(names, function.outputs, signature.outputs, strict=True):
         node = graph.node.add(name=name.removesuffix(":0"), op="Identity", input=[tensor.name])
         node.attr["T"].type = spec.dtype.as_datatype_enum

@@ -88,7 +88,9 @@ def golden_cases(
             if cases:
                 return cases
             if origin == "inputs file":
-                raise _rejected(signature, asker.refusal, "Correct the inputs in the file given with --inputs.")
+                raise _rejected(
+                    signature, asker.refusal, "Correct the inputs in the file given with --inputs."
+                )
     rng = np.random.default_rng([seed, zlib.crc32(signature.name.encode())])
     cases = _from_random(asker, batches, words, rng)
     if not cases:
@@ -97,7 +99,9 @@ def golden_cases(
     return cases
 
 
-def _from_samples(asker: _Asker, origin: Origin, chosen: Sequence[Inputs], batches: Sequence[int]) -> list[Case]:
+def _from_samples(
+    asker: _Asker, origin: Origin, chosen: Sequence[Inputs], batches: Sequence[int]
+) -> list[Case]:
     signature = asker.signature
     fitting = []
     for inputs in chosen:
@@ -113,7 +117,11 @@ def _from_samples(asker: _Asker, origin: Origin, chosen: Sequence[Inputs], batch
     if not cases:  # rows may not be independent of each other
         cases = asker.cases(origin, [Question(None, inputs) for inputs in fitting])
     lengths = {_lengths(case) for case in cases}
-    shorter = samples.shortened(signature, Question(cases[-1].batch, cases[-1].inputs)) if len(lengths) == 1 else None
+    shorter = (
+        samples.shortened(signature, Question(cases[-1].batch, cases[-1].inputs))
+        if len(lengths) == 1
+        else None
+    )
     if shorter is not None:
         cases += [case for case in asker.cases(origin, [shorter]) if draw.finite(case.outputs)]
     return cases
@@ -128,7 +136,8 @@ def _from_random(
         return []
     sizes: Sequence[int | None] = list(batches) if signature.batchable else [None, None]
     questions = [
-        Question(size, draw.draw(signature, plans[index % len(plans)], size, rng)) for index, size in enumerate(sizes)
+        Question(size, draw.draw(signature, plans[index % len(plans)], size, rng))
+        for index, size in enumerate(sizes)
     ]
     return asker.cases("random", questions)
 
@@ -156,3 +165,8 @@ def _close(left: Array, right: Array) -> bool:
     tolerance = 1e-5 if left.dtype.itemsize >= 4 else 1e-2
     wide = (left.astype(np.complex128), right.astype(np.complex128))
     return bool(np.allclose(*wide, rtol=tolerance, atol=tolerance, equal_nan=True))
+
+
+def _rejected(signature: Signature, refusal: str, advice: str) -> WorkerFailure:
+    cause = f"TensorFlow refuses every input tried for signature {signature.name!r}. Its last words: {refusal or '(none)'}"
+    return WorkerFailure(FailureKind.INPUTS_REJECTED, cause, advice)

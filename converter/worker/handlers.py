@@ -1,13 +1,16 @@
 """Operators that tf2onnx lacks, written as tf2onnx handlers: `HANDLERS` maps TensorFlow's operator to each."""
 
-from typing import Any, Final
+from collections.abc import Callable
+from typing import Final
 
 import numpy as np
 from onnx import TensorProto
 from tf2onnx import utils
 
+from converter.worker.foreign import ConverterGraph, ConverterNode
 
-def erfc(ctx: Any, node: Any, name: str, args: Any) -> Any:  # noqa: ARG001 - tf2onnx calls every handler like this
+
+def erfc(ctx: ConverterGraph, node: ConverterNode, name: str, args: list[str]) -> ConverterNode:  # noqa: ARG001 - tf2onnx calls every handler like this
     """Write Erfc(x) as 1 - Erf(x), in float32.
 
     TensorFlow lowers exact GELU to x/2 * Erfc(-x/√2). For large x the difference loses relative precision, but its
@@ -19,14 +22,22 @@ def erfc(ctx: Any, node: Any, name: str, args: Any) -> Any:  # noqa: ARG001 - tf
     source = node.input[0]
     ctx.remove_node(node.name)
     if dtype != TensorProto.FLOAT:
-        source = ctx.make_node("Cast", [source], attr={"to": TensorProto.FLOAT}, dtypes=[TensorProto.FLOAT]).output[0]
+        source = ctx.make_node(
+            "Cast", [source], attr={"to": TensorProto.FLOAT}, dtypes=[TensorProto.FLOAT]
+        ).output[0]
     erf = ctx.make_node("Erf", [source], shapes=[shape], dtypes=[TensorProto.FLOAT])
     one = ctx.make_const(utils.make_name(f"{name}/one"), np.array(1, np.float32))
     final = {"outputs": [node.output[0]], "name": name}
     if dtype == TensorProto.FLOAT:
         return ctx.make_node("Sub", [one.output[0], erf.output[0]], shapes=[shape], dtypes=[dtype], **final)
-    difference = ctx.make_node("Sub", [one.output[0], erf.output[0]], shapes=[shape], dtypes=[TensorProto.FLOAT])
-    return ctx.make_node("Cast", difference.output, attr={"to": dtype}, shapes=[shape], dtypes=[dtype], **final)
+    difference = ctx.make_node(
+        "Sub", [one.output[0], erf.output[0]], shapes=[shape], dtypes=[TensorProto.FLOAT]
+    )
+    return ctx.make_node(
+        "Cast", difference.output, attr={"to": dtype}, shapes=[shape], dtypes=[dtype], **final
+    )
 
 
-HANDLERS: Final = {"Erfc": (erfc, [])}
+Handler = Callable[[ConverterGraph, ConverterNode, str, list[str]], ConverterNode]
+
+HANDLERS: Final[dict[str, tuple[Handler, list[str]]]] = {"Erfc": (erfc, [])}

@@ -36,7 +36,9 @@ def name_interface(
         spec.alias: renamed[name] if renamed[name] in there else None
         for spec, name in zip(signature.inputs, frozen.inputs, strict=True)
     }
-    outputs = {spec.alias: renamed[name] for spec, name in zip(signature.outputs, frozen.outputs, strict=True)}
+    outputs = {
+        spec.alias: renamed[name] for spec, name in zip(signature.outputs, frozen.outputs, strict=True)
+    }
     _set_inputs(graph, signature.inputs, inputs)
     _set_outputs(graph, signature.outputs, outputs)
     return inputs, outputs
@@ -69,14 +71,16 @@ def _fresh_names(graph: onnx.GraphProto, wanted: Mapping[str, str]) -> dict[str,
 
 
 def _defined(graph: onnx.GraphProto) -> set[str]:
-    names = {value.name for value in (*graph.input, *graph.initializer)}
+    names = {value.name for value in graph.input} | {initializer.name for initializer in graph.initializer}
     return names.union(*(node.output for node in graph.node)) - {""}
 
 
 def _rename(graph: onnx.GraphProto, names: Mapping[str, str]) -> None:
     for part in subgraphs(graph):
-        for value in (*part.input, *part.output, *part.value_info, *part.initializer):
+        for value in (*part.input, *part.output, *part.value_info):
             value.name = names.get(value.name, value.name)
+        for initializer in part.initializer:
+            initializer.name = names.get(initializer.name, initializer.name)
         for node in part.node:
             node.input[:] = [names.get(name, name) for name in node.input]
             node.output[:] = [names.get(name, name) for name in node.output]
@@ -89,7 +93,9 @@ def _compute_constants(graph: onnx.GraphProto) -> None:
         if initializer.name in outputs:
             name = initializer.name
             initializer.name = f"{name}_constant"
-            graph.node.append(helper.make_node("Identity", [initializer.name], [name], name=f"{name}_constant_node"))
+            graph.node.append(
+                helper.make_node("Identity", [initializer.name], [name], name=f"{name}_constant_node")
+            )
 
 
 def _set_inputs(graph: onnx.GraphProto, specs: Sequence[Spec], names: Mapping[str, str | None]) -> None:
@@ -101,7 +107,9 @@ def _set_inputs(graph: onnx.GraphProto, specs: Sequence[Spec], names: Mapping[st
             continue
         dimensions: list[int | str] | None = None
         if spec.shape is not None:
-            dimensions = [f"input{index}_dim{axis}" if size is None else size for axis, size in enumerate(spec.shape)]
+            dimensions = [
+                f"input{index}_dim{axis}" if size is None else size for axis, size in enumerate(spec.shape)
+            ]
             if batched and spec.shape and spec.shape[0] is None:
                 dimensions[0] = "batch"
         _set_shape(values[name], dimensions)

@@ -12,6 +12,7 @@ from typing import Any, Final
 import numpy as np
 import tensorflow as tf
 
+from converter.worker.foreign import ConcreteFunction, DType, TensorSpec, Trackable
 from converter.worker.protocol import FailureKind, WorkerFailure
 
 _QUOTED_CHARACTERS: Final = 600  # TensorFlow's messages can hold whole graphs
@@ -28,13 +29,14 @@ class Spec:
     """
 
     alias: str
-    dtype: Any
+    dtype: DType
     shape: tuple[int | None, ...] | None
 
     @property
     def numpy_dtype(self) -> np.dtype[Any]:
         """The dtype of its arrays: object for strings."""
-        return np.dtype(self.dtype.as_numpy_dtype)
+        dtype: np.dtype[Any] = np.dtype(self.dtype.as_numpy_dtype)
+        return dtype
 
     @property
     def dynamic_axes(self) -> tuple[int, ...]:
@@ -47,7 +49,7 @@ class Signature:
     """A signature of the loaded model; `function` is TensorFlow's own, called with one keyword per alias."""
 
     name: str
-    function: Any
+    function: ConcreteFunction
     inputs: tuple[Spec, ...]
     outputs: tuple[Spec, ...]
 
@@ -64,10 +66,12 @@ class Signature:
         """
         tensors = {spec.alias: tf.constant(inputs[spec.alias], spec.dtype) for spec in self.inputs}
         answers = self.function(**tensors)
-        return {spec.alias: np.asarray(answers[spec.alias].numpy(), spec.numpy_dtype) for spec in self.outputs}
+        return {
+            spec.alias: np.asarray(answers[spec.alias].numpy(), spec.numpy_dtype) for spec in self.outputs
+        }
 
 
-def load_saved_model(folder: Path, tags: Sequence[str]) -> Any:
+def load_saved_model(folder: Path, tags: Sequence[str]) -> Trackable:
     """Load a SavedModel.
 
     Returns:
@@ -78,7 +82,7 @@ def load_saved_model(folder: Path, tags: Sequence[str]) -> Any:
     """
     try:
         return tf.saved_model.load(str(folder), tags=list(tags))
-    except Exception as error:  # noqa: BLE001 - a damaged or foreign SavedModel fails with any type, KeyError included
+    except Exception as error:  # a damaged or foreign SavedModel fails with any type, KeyError included
         raise WorkerFailure(
             FailureKind.UNLOADABLE,
             f"TensorFlow {tf.__version__} cannot load the SavedModel {folder.name!r}: {quoted(error)}",
@@ -86,7 +90,7 @@ def load_saved_model(folder: Path, tags: Sequence[str]) -> Any:
         ) from error
 
 
-def signatures(model: Any, wanted: Sequence[str] | None) -> list[Signature]:
+def signatures(model: Trackable, wanted: Sequence[str] | None) -> list[Signature]:
     """Describe the model's signatures, or those wanted, in the order of their names.
 
     Raises:
@@ -94,7 +98,9 @@ def signatures(model: Any, wanted: Sequence[str] | None) -> list[Signature]:
             gives something else than dense tensors (`export_failed`).
     """
     functions: Mapping[str, Any] = {
-        name: function for name, function in getattr(model, "signatures", {}).items() if not name.startswith("__")
+        name: function
+        for name, function in getattr(model, "signatures", {}).items()
+        if not name.startswith("__")
     }
     there = ", ".join(repr(name) for name in sorted(functions)) or "none"
     missing = [name for name in wanted or () if name not in functions]
@@ -136,7 +142,7 @@ def _advice(error: BaseException) -> str:
     )
 
 
-def _describe(name: str, function: Any) -> Signature:
+def _describe(name: str, function: ConcreteFunction) -> Signature:
     inputs, outputs = function.structured_input_signature[1], function.structured_outputs
     return Signature(  # sorted, for after loading the dictionaries are in no particular order
         name,
@@ -146,7 +152,7 @@ def _describe(name: str, function: Any) -> Signature:
     )
 
 
-def _spec(signature: str, alias: str, spec: Any) -> Spec:
+def _spec(signature: str, alias: str, spec: TensorSpec) -> Spec:
     """Describe a TensorSpec, or the symbolic tensor that TensorFlow 1 signatures have in its place."""
     if not isinstance(spec, tf.TensorSpec | tf.Tensor):
         raise WorkerFailure(

@@ -16,6 +16,7 @@ import tensorflow as tf
 
 from converter.worker import golden, load, variables
 from converter.worker.convert import convert
+from converter.worker.foreign import TfVariable, Trackable
 from converter.worker.freeze import Frozen, freeze
 from converter.worker.golden import Case, Given
 from converter.worker.interface import name_interface
@@ -27,7 +28,9 @@ Report = Callable[[Event], None]
 
 _TOOLS: Final = ("tensorflow", "tf2onnx", "keras", "tf-keras", "onnx", "numpy")
 _MAX_WORDS: Final = 1000
-_INLINE_BYTES: Final = 1024  # a large model keeps constants up to this size in the graph, where shapes are read
+_INLINE_BYTES: Final = (
+    1024  # a large model keeps constants up to this size in the graph, where shapes are read
+)
 
 
 class _Clock:
@@ -54,7 +57,7 @@ class _Export:
     inputs: Mapping[str, str | None]
     outputs: Mapping[str, str]
     cases: list[Case]
-    variables: tuple[Any, ...]
+    variables: tuple[TfVariable, ...]
     large: bool
     seconds: float
 
@@ -77,7 +80,9 @@ def run(job: Job, folder: Path, report: Report, network: str) -> None:
     with clock.phase("load", f"loading {job.source.name}"):
         model = load.load_saved_model(_saved_model(job, folder), job.tags)
         signatures = load.signatures(model, job.signatures)
-    exports = [_export(model, signature, job, given.get(signature.name, []), clock) for signature in signatures]
+    exports = [
+        _export(model, signature, job, given.get(signature.name, []), clock) for signature in signatures
+    ]
     with clock.phase("map", "finding the variables in the exported graphs"):
         used = variables.read_variables(variable for export in exports for variable in export.variables)
         initializers, unmapped = variables.map_initializers([export.model for export in exports], used)
@@ -113,7 +118,9 @@ def _saved_model(job: Job, folder: Path) -> Path:
     return export_saved_model(job.source, folder / SAVED_MODEL)
 
 
-def _export(model: Any, signature: Signature, job: Job, given: Sequence[Given], clock: _Clock) -> _Export:
+def _export(
+    model: Trackable, signature: Signature, job: Job, given: Sequence[Given], clock: _Clock
+) -> _Export:
     start = time.monotonic()
     with clock.phase("export", "exporting to ONNX", signature.name):
         frozen, large = freeze(model, signature, job.large_model_bytes)
@@ -127,7 +134,12 @@ def _export(model: Any, signature: Signature, job: Job, given: Sequence[Given], 
 
 def _words(frozen: Frozen) -> list[bytes]:
     """Strings that the model's tables know, so that random strings meet some of them."""
-    keys = [key for table, _ in frozen.tables.values() for key in np.ravel(table).tolist() if isinstance(key, bytes)]
+    keys = [
+        key
+        for table, _ in frozen.tables.values()
+        for key in np.ravel(table).tolist()
+        if isinstance(key, bytes)
+    ]
     return sorted(keys)[:_MAX_WORDS]
 
 

@@ -98,7 +98,8 @@ def _conform_one(signature: Signature, spec: Spec, array: Array) -> Array:
         array = cast
     shape = spec.shape
     if shape is not None and (
-        len(shape) != array.ndim or any(size not in (None, there) for size, there in zip(shape, array.shape, strict=True))
+        len(shape) != array.ndim
+        or any(size not in (None, there) for size, there in zip(shape, array.shape, strict=True))
     ):
         wanted = "[" + ", ".join("?" if size is None else str(size) for size in shape) + "]"
         raise _rejected(signature, f"{spec.alias!r} has shape {list(array.shape)}, and {wanted} is needed")
@@ -127,12 +128,16 @@ def _distinct_rows(pool: Inputs) -> list[int]:
     seen: dict[tuple[Any, ...], int] = {}
     for row in range(len(next(iter(pool.values())))):
         parts = (array[row] for array in pool.values())
-        key = tuple(tuple(np.ravel(p)) if is_string(np.asarray(p)) else np.asarray(p).tobytes() for p in parts)
+        key = tuple(
+            tuple(np.ravel(p)) if is_string(np.asarray(p)) else np.asarray(p).tobytes() for p in parts
+        )
         seen.setdefault(key, row)
     return list(seen.values())
 
 
 def _rejected(signature: Signature, what: str) -> WorkerFailure:
     return WorkerFailure(
-        FailureKind.INPUTS_REJECTED, f"The inputs given do not fit signature {signature.name!r}: {what}.", _ADVICE
+        FailureKind.INPUTS_REJECTED,
+        f"The inputs given do not fit signature {signature.name!r}: {what}.",
+        _ADVICE,
     )
