@@ -19,7 +19,7 @@ import enum
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Final, Literal, Self
+from typing import Any, Final, Literal, Self, get_args
 
 JOB: Final = "job.json"
 SAMPLES: Final = "samples.npz"
@@ -30,6 +30,7 @@ LOG: Final = "worker.log"
 SAVED_MODEL: Final = "saved_model"
 HOME: Final = "home"
 TMP: Final = "tmp"
+PARENT: Final = "SEGUE_PARENT"  # environment variable: the process that the child must not outlive
 GIB: Final = 1 << 30
 
 SourceKind = Literal["saved_model", "keras"]
@@ -148,9 +149,17 @@ class Event:
         return json.dumps(dataclasses.asdict(self)) + "\n"
 
     @classmethod
-    def parse(cls, line: str) -> Self | None:
+    def parse(cls, line: bytes) -> Self | None:
         """The event of a line, or None where the line is none (the child may have died while writing it)."""
         try:
-            return cls(**json.loads(line))
-        except (TypeError, ValueError):
+            fields = json.loads(line)
+            signature = fields["signature"]
+            phase = fields["phase"] if fields["phase"] in get_args(Phase) else "start"
+            return cls(phase, str(fields["message"]), None if signature is None else str(signature))
+        except (TypeError, ValueError, LookupError):
             return None
+
+
+def onnx_name(index: int) -> str:
+    """The file of the signature with this index."""
+    return f"{index}.onnx"

@@ -21,7 +21,7 @@ from converter.worker.freeze import Frozen, freeze
 from converter.worker.golden import Case, Given
 from converter.worker.interface import name_interface
 from converter.worker.load import Signature
-from converter.worker.protocol import GOLDEN, RESULT, SAMPLES, SAVED_MODEL, Event, Job, Phase
+from converter.worker.protocol import GOLDEN, RESULT, SAMPLES, SAVED_MODEL, Event, Job, Phase, onnx_name
 from server.arrays import Array, load_arrays, save_arrays
 
 Report = Callable[[Event], None]
@@ -144,7 +144,7 @@ def _words(frozen: Frozen) -> list[bytes]:
 
 
 def _write(folder: Path, index: int, export: _Export, arrays: dict[str, Array]) -> dict[str, Any]:
-    name = f"{index}.onnx"
+    name = onnx_name(index)
     if export.large:
         onnx.save_model(
             export.model,
