@@ -1,0 +1,1 @@
+"""Segue's tests; the folders mirror the source tree."""

@@ -1,0 +1,1 @@
+"""TensorFlow's own messages: tensors, examples, signatures, SavedModels."""

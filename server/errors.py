@@ -1,0 +1,105 @@
+"""The one tree of errors. They name the user's situation and know nothing of gRPC: services/edge.py maps them to codes.
+
+SegueError
+  x InvalidRequest            the client sent something that cannot be answered, and could have known
+    - MalformedRequest        the bytes are not the message that the method takes
+    - MalformedTensor         one tensor of the message cannot be read
+  x NotServed                 what was asked for is not here
+    - ModelNotFound           no such model, or no such version of it
+    - StatusNotFound          no such model or version has ever been seen
+  - SignatureNotFound         the model has no signature of that name
+  x PackageError              a model package, or the repository that holds packages, cannot be used
+    - DamagedPackage          a version folder is incomplete, altered or not a package
+    - InvalidName             a model name that cannot be a folder
+    - NameLocked              another process is publishing under the same name
+    - RepositoryUnwritable    the disk is full, or the folder may not be written to
+  x BackendError              a runtime refused
+    - GraphNotLoadable        the ONNX file does not load
+    - RunFailed               the runtime failed on an input that passed every check of ours
+    - OutOfMemory             the runtime could not allocate what the request needs
+    - ProofFailed             the runtime's answers differ from TensorFlow's
+"""
+
+
+class SegueError(Exception):
+    """Base of every error that Segue raises on purpose. Only leaves are raised."""
+
+    def __init__(self, message: str) -> None:
+        if type(self) in {SegueError, NotServed, PackageError, BackendError}:
+            msg = f"{type(self).__name__} is abstract: raise one of its leaves"
+            raise TypeError(msg)
+        super().__init__(message)
+        self.message = message
+
+
+class InvalidRequest(SegueError):
+    """The request cannot be answered as it is; the text says which part and what was expected."""
+
+
+class MalformedRequest(InvalidRequest):
+    """The bytes do not parse as the message of the method."""
+
+
+class MalformedTensor(InvalidRequest):
+    """A tensor's values cannot be read with the dtype and shape that it claims."""
+
+    def __init__(self, alias: str, reason: str) -> None:
+        super().__init__(f"tensor parsing error: {alias}")
+        self.alias = alias
+        self.reason = reason
+
+
+class NotServed(SegueError):
+    """What was asked for is not here."""
+
+
+class ModelNotFound(NotServed):
+    """No such model, or no such version of it, is available."""
+
+
+class StatusNotFound(NotServed):
+    """GetModelStatus asked for a model or version that this server has never seen."""
+
+
+class SignatureNotFound(SegueError):
+    """The model has no signature of that name."""
+
+
+class PackageError(SegueError):
+    """A model package or the repository cannot be used."""
+
+
+class DamagedPackage(PackageError):
+    """A version folder is incomplete, altered or not a package."""
+
+
+class InvalidName(PackageError):
+    """A model name that cannot be a folder of the repository."""
+
+
+class NameLocked(PackageError):
+    """Another process is publishing under the same name."""
+
+
+class RepositoryUnwritable(PackageError):
+    """The disk is full, or the repository may not be written to."""
+
+
+class BackendError(SegueError):
+    """A runtime refused."""
+
+
+class GraphNotLoadable(BackendError):
+    """The ONNX file does not load in the runtime."""
+
+
+class RunFailed(BackendError):
+    """The runtime failed on an input that passed every check of ours."""
+
+
+class OutOfMemory(BackendError):
+    """The runtime could not allocate what the request needs."""
+
+
+class ProofFailed(BackendError):
+    """The runtime's answers to the golden inputs differ from TensorFlow's."""
