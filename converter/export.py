@@ -1,7 +1,6 @@
 """The parent's side of the export: start the worker in a private folder, follow it, and turn its end into a result.
 
-Nothing here knows TensorFlow or ONNX. The worker runs a program of unknown origin, so its files are read as a stranger's:
-names are ours, types are checked, and whatever does not fit counts as a crash.
+Nothing here knows TensorFlow or ONNX. `exported` reads what the worker leaves.
 """
 
 import dataclasses
@@ -13,16 +12,17 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, Final, get_args
+from typing import Final
 
 import converter
 from converter import errors
+from converter.exported import ExportResult, read_result
 from converter.worker import protocol
 from converter.worker.protocol import Event, FailureKind, Job, Limits, Origin, Sample, SourceKind
-from server.arrays import Array, load_arrays, save_arrays
+from server.arrays import Array, save_arrays
 
 Progress = Event
 OnProgress = Callable[[Progress], None]
@@ -92,92 +92,8 @@ class ExportJob:
     batches: tuple[int, ...] = (1, 2, 5)
     opset: int = 18
     large_model_bytes: int = Job.large_model_bytes
-    limits: Limits = Limits()
+    limits: Limits = dataclasses.field(default_factory=Limits)
     wall_seconds: float = 3600.0
-
-
-@dataclasses.dataclass(frozen=True)
-class GoldenCase:
-    """Inputs and what TensorFlow answered, by alias; `batch` is None where there is no common first dimension."""
-
-    origin: Origin
-    batch: int | None
-    inputs: Mapping[str, Array]
-    outputs: Mapping[str, Array]
-
-
-@dataclasses.dataclass(frozen=True)
-class ExportedSignature:
-    """One signature as an ONNX model, not yet checked by anyone.
-
-    Attributes:
-        name: The signature's.
-        onnx: The model's file; a large model has NAME.data beside it.
-        inputs: ONNX name by alias, None for an input that the graph does not have.
-        outputs: ONNX name by alias.
-        cases: Golden cases.
-        seconds: What export and golden answers took.
-    """
-
-    name: str
-    onnx: Path
-    inputs: Mapping[str, str | None]
-    outputs: Mapping[str, str]
-    cases: tuple[GoldenCase, ...]
-    seconds: float
-
-
-@dataclasses.dataclass(frozen=True)
-class VariableInfo:
-    """A TensorFlow variable; the name has no ":0"."""
-
-    name: str
-    shape: tuple[int, ...]
-    trainable: bool
-
-
-@dataclasses.dataclass(frozen=True)
-class MappedInitializer:
-    """An initializer and the variables whose value it holds: several if they are equal, none if it is no variable.
-
-    Attributes:
-        onnx: Index of the signature whose model it is in.
-        initializer: Its name.
-        variables: They all have this value.
-        transposition: Permutation of the variable's axes that comes first; empty if none.
-        reshaped: Whether axes were then merged, split, added or dropped.
-    """
-
-    onnx: int
-    initializer: str
-    variables: tuple[VariableInfo, ...]
-    transposition: tuple[int, ...]
-    reshaped: bool
-
-
-@dataclasses.dataclass(frozen=True)
-class ExportResult:
-    """What the worker made. Its files lie in a private folder that goes when `run_export`'s block ends.
-
-    Attributes:
-        signatures: In the order of their names.
-        initializers: Of all models.
-        unmapped_variables: Variables that no initializer holds unchanged.
-        tools: Versions by name.
-        network: "denied", or "not denied: " and why.
-        seconds: By phase, and in "total" the worker's whole life.
-        saved_model: The SavedModel that Keras wrote, for Keras sources.
-        log: Everything that TensorFlow said.
-    """
-
-    signatures: tuple[ExportedSignature, ...]
-    initializers: tuple[MappedInitializer, ...]
-    unmapped_variables: tuple[VariableInfo, ...]
-    tools: Mapping[str, str]
-    network: str
-    seconds: Mapping[str, float]
-    saved_model: Path | None
-    log: Path
 
 
 @contextmanager
@@ -204,11 +120,9 @@ def run_export(job: ExportJob, *, on_progress: OnProgress) -> Iterator[ExportRes
         if status != 0:
             raise _failure(status, job, folder)
         try:
-            result = _read_result(folder, seconds)
+            result = read_result(folder, seconds)
         except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
-            raise _crashed(
-                f"The conversion process left a result that cannot be read: {error!r}.", folder
-            ) from error
+            raise _crashed(f"The conversion process left a result that cannot be read: {error!r}.", folder) from error
         yield result
 
 
@@ -329,77 +243,10 @@ def _stated_failure(folder: Path) -> errors.ConversionError | None:
 def _crashed(cause: str, folder: Path) -> errors.WorkerCrashed:
     lines = _log_end(folder).splitlines()[-_LOG_LINES:]
     last = "\nIts last words:\n" + "\n".join(f"    {line}" for line in lines) if lines else ""
-    return errors.WorkerCrashed(
-        cause + last, "Please report this with the model, or a smaller one that does the same."
-    )
+    return errors.WorkerCrashed(cause + last, "Please report this with the model, or a smaller one that does the same.")
 
 
 def _log_end(folder: Path) -> str:
     with (folder / protocol.LOG).open("rb") as log:
         log.seek(max(0, log.seek(0, os.SEEK_END) - _LOG_BYTES))
         return log.read().decode(errors="replace")
-
-
-def _read_result(folder: Path, seconds: float) -> ExportResult:
-    """Read result.json and the golden arrays; anything that is not as the worker writes it raises."""
-    result = json.loads((folder / protocol.RESULT).read_text())
-    arrays = load_arrays(folder / protocol.GOLDEN)
-    saved_model = folder / protocol.SAVED_MODEL
-    return ExportResult(
-        signatures=tuple(
-            _signature(folder / protocol.onnx_name(index), entry, arrays)
-            for index, entry in enumerate(result["signatures"])
-        ),
-        initializers=tuple(map(_initializer, result["initializers"])),
-        unmapped_variables=tuple(map(_variable, result["unmapped_variables"])),
-        tools={str(name): str(version) for name, version in result["tools"].items()},
-        network=str(result["network"]),
-        seconds={str(k): float(v) for k, v in result["seconds"].items()} | {"total": round(seconds, 3)},
-        saved_model=saved_model if saved_model.is_dir() else None,
-        log=folder / protocol.LOG,
-    )
-
-
-def _signature(model: Path, entry: Mapping[str, Any], arrays: Mapping[str, Array]) -> ExportedSignature:
-    if model.is_symlink() or not model.is_file():
-        raise ValueError(f"{model.name} is no file")
-    inputs = {
-        str(i["alias"]): None if i["onnx_name"] is None else str(i["onnx_name"]) for i in entry["inputs"]
-    }
-    outputs = {str(o["alias"]): str(o["onnx_name"]) for o in entry["outputs"]}
-    return ExportedSignature(
-        name=str(entry["name"]),
-        onnx=model,
-        inputs=inputs,
-        outputs=outputs,
-        cases=tuple(_case(case, inputs, outputs, arrays) for case in entry["cases"]),
-        seconds=float(entry["seconds"]),
-    )
-
-
-def _case(
-    entry: Mapping[str, Any], inputs: Iterable[str], outputs: Iterable[str], arrays: Mapping[str, Array]
-) -> GoldenCase:
-    origin, batch = entry["origin"], entry["batch"]
-    if origin not in get_args(Origin) or not (batch is None or isinstance(batch, int)):
-        raise ValueError(f"a golden case has origin {origin!r} and batch {batch!r}")
-    return GoldenCase(
-        origin=origin,
-        batch=batch,
-        inputs={alias: arrays[entry["inputs"][alias]] for alias in inputs},
-        outputs={alias: arrays[entry["outputs"][alias]] for alias in outputs},
-    )
-
-
-def _initializer(entry: Mapping[str, Any]) -> MappedInitializer:
-    return MappedInitializer(
-        onnx=int(entry["onnx"]),
-        initializer=str(entry["initializer"]),
-        variables=tuple(map(_variable, entry["variables"])),
-        transposition=tuple(map(int, entry["transposition"])),
-        reshaped=bool(entry["reshaped"]),
-    )
-
-
-def _variable(entry: Mapping[str, Any]) -> VariableInfo:
-    return VariableInfo(str(entry["name"]), tuple(map(int, entry["shape"])), bool(entry["trainable"]))

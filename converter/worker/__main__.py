@@ -1,16 +1,17 @@
 """`python -m converter.worker FOLDER`: close the sandbox, then import TensorFlow and do the job of that folder.
 
-Standard output carries progress; whatever TensorFlow prints goes to standard error, which the parent sends to worker.log.
-The exit code is 0 with result.json written, 1 with error.json written; anything else is a crash.
+Standard output carries progress; whatever TensorFlow prints goes to standard error, which the parent sends to
+worker.log. The exit code is 0 with result.json written, 1 with error.json written; anything else is a crash.
 """
 
+import errno
 import json
 import os
 import sys
 from pathlib import Path
 
 from converter.worker import sandbox
-from converter.worker.protocol import ERROR, Event, FailureKind, Job, WorkerFailure
+from converter.worker.protocol import ERROR, PARENT, Event, FailureKind, Job, WorkerFailure
 
 
 def main(folder: Path) -> int:
@@ -18,7 +19,7 @@ def main(folder: Path) -> int:
     events = os.fdopen(os.dup(1), "w", buffering=1)  # ours alone: not inherited, and a line at a time
     os.dup2(2, 1)
     job = Job.read(folder)
-    network = sandbox.close(job.limits, int(os.environ["SEGUE_PARENT"]))
+    network = sandbox.close(job.limits, int(os.environ[PARENT]))
 
     def report(event: Event) -> None:
         events.write(event.line())
@@ -33,9 +34,10 @@ def main(folder: Path) -> int:
     except MemoryError:
         return _give_up(folder, _out_of_memory())
     except OSError as error:
-        return _give_up(
-            folder, WorkerFailure(FailureKind.DISK, str(error), "Free disk space, or raise the limit.")
-        )
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            raise
+        cause = f"There is no room for what the conversion writes: {error}."
+        return _give_up(folder, WorkerFailure(FailureKind.DISK, cause, "Free some disk space, or raise the limit."))
     return 0
 
 

@@ -1,7 +1,7 @@
 """From a frozen TensorFlow graph to an ONNX model, by tf2onnx's functions below its command line.
 
-tf2onnx reports success on graphs with operators that it does not know, and writes them into ONNX's own domain. Here every
-operator of the result is looked up in ONNX's schemas, and what tf2onnx logged is kept to name the culprits.
+tf2onnx reports success on graphs with operators that it does not know, and writes them into ONNX's own domain. Here
+every operator of the result is looked up in ONNX's schemas, and what tf2onnx logged is kept to name the culprits.
 """
 
 import logging
@@ -30,6 +30,10 @@ _OPTIMIZERS: Final = {
     for name, factory in optimizer._get_optimizers().items()  # noqa: SLF001 - tf2onnx is pinned, and this is its list
     if name != "global_pool_optimizer"
 }
+
+
+class _OptimizerFailed(Exception):
+    """One of tf2onnx's optimizers stumbled, and left the graph in pieces."""
 
 
 class _Log(logging.Handler):
@@ -79,9 +83,7 @@ def convert(frozen: Frozen, signature: Signature, opset: int, *, large: bool) ->
             ) from error
     unknown = dict(_foreign_nodes(model.graph, opset))
     if unknown:
-        raise _unsupported(
-            signature.name, {name: log.unknown.get(name, op) for name, op in unknown.items()}, ""
-        )
+        raise _unsupported(signature.name, {name: log.unknown.get(name, op) for name, op in unknown.items()}, "")
     return model
 
 
@@ -91,15 +93,30 @@ def subgraphs(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:
     for node in graph.node:
         for attribute in node.attribute:
             for inner in (attribute.g, *attribute.graphs):
-                if (
-                    attribute.type in (onnx.AttributeProto.GRAPH, onnx.AttributeProto.GRAPHS)
-                    and inner.ByteSize()
-                ):
+                if attribute.type in (onnx.AttributeProto.GRAPH, onnx.AttributeProto.GRAPHS) and inner.ByteSize():
                     yield from subgraphs(inner)
 
 
 def _run(frozen: Frozen, opset: int, *, large: bool) -> onnx.ModelProto:
-    values = tf_utils.compress_graph_def(frozen.graph) if large else None
+    if large:
+        return _convert_and_optimize(frozen, opset, tf_utils.compress_graph_def(frozen.graph), careful=False)
+    try:
+        return _convert_and_optimize(frozen, opset, None, careful=False)
+    except _OptimizerFailed:
+        return _convert_and_optimize(frozen, opset, None, careful=True)
+
+
+def _convert_and_optimize(
+    frozen: Frozen, opset: int, constants: dict[str, bytes] | None, *, careful: bool
+) -> onnx.ModelProto:
+    """Run tf2onnx.
+
+    Args:
+        frozen: The signature.
+        opset: Of the model.
+        constants: Contents of the constants that were taken out of a large graph, by node.
+        careful: Skip an optimizer that fails, at the price of a copy of all weights before each.
+    """
     with tf.Graph().as_default() as graph:
         tf.import_graph_def(frozen.graph, name="")
         converted = tfonnx.process_tf_graph(
@@ -108,11 +125,13 @@ def _run(frozen: Frozen, opset: int, *, large: bool) -> onnx.ModelProto:
             input_names=list(frozen.inputs),
             output_names=list(frozen.outputs),
             initialized_tables=dict(frozen.tables),
-            const_node_values=values,
+            const_node_values=constants,
             custom_op_handlers=dict(HANDLERS),
         )
-        # A failing optimizer is skipped only if a copy of the whole graph was made before, too dear for large models.
-        better = optimizer.optimize_graph(converted, catch_errors=not large, optimizers=_OPTIMIZERS)
+        try:
+            better = optimizer.optimize_graph(converted, catch_errors=careful, optimizers=_OPTIMIZERS)
+        except Exception as error:
+            raise _OptimizerFailed(quoted(error)) from error
         model = better.make_model("converted by tf2onnx")
     assert isinstance(model, onnx.ModelProto)  # noqa: S101 - gives tf2onnx's untyped answer its type
     return model
@@ -138,9 +157,7 @@ def _foreign_nodes(graph: onnx.GraphProto, opset: int) -> Iterator[tuple[str, st
     """Names and operators of the nodes that ONNX does not know."""
     for inner in subgraphs(graph):
         for node in inner.node:
-            known = node.domain in _DOMAINS and defs.has(
-                node.op_type, opset if not node.domain else 5, node.domain
-            )
+            known = node.domain in _DOMAINS and defs.has(node.op_type, opset if not node.domain else 5, node.domain)
             if not known:
                 yield node.name, node.op_type
 

@@ -102,9 +102,7 @@ def draw(signature: Signature, plan: Plan, batch: int | None, rng: np.random.Gen
     return {spec.alias: _draw_one(spec, plan, plan.shape(spec, batch), rng) for spec in signature.inputs}
 
 
-def search(
-    signature: Signature, answer: Answer, words: Sequence[bytes], rng: np.random.Generator
-) -> list[Plan]:
+def search(signature: Signature, answer: Answer, words: Sequence[bytes], rng: np.random.Generator) -> list[Plan]:
     """Find out how to draw inputs that the model accepts.
 
     Args:

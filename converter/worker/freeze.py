@@ -1,8 +1,8 @@
 """Freeze a signature: one flat TensorFlow graph with the variables' values in it and names of our own choosing.
 
-The loaded signature is wrapped in a function of ours before it is frozen. So every input is a placeholder that we named,
-whatever characters its alias has; outputs that are inputs, constants, or the same tensor twice need no care later, since
-each ends in an Identity node of its own; and TensorFlow 1 signatures look like all others.
+The loaded signature is wrapped in a function of ours before it is frozen. So every input is a placeholder that we
+named, whatever characters its alias has; outputs that are inputs, constants, or the same tensor twice need no care
+later, since each ends in an Identity node of its own; and TensorFlow 1 signatures look like all others.
 """
 
 import dataclasses
@@ -52,9 +52,7 @@ def freeze(model: Trackable, signature: Signature, large_model_bytes: int) -> tu
     """
     function = _wrapped(signature)
     variables = tuple(function.variables)
-    large = (
-        sum(variable.dtype.size * variable.shape.num_elements() for variable in variables) > large_model_bytes
-    )
+    large = sum(variable.dtype.size * variable.shape.num_elements() for variable in variables) > large_model_bytes
     inputs = tuple(f"{_INPUT.format(index)}:0" for index in range(len(signature.inputs)))
     graph, tables = tf_loader.from_trackable(
         model, function, list(inputs), [tensor.name for tensor in function.outputs], large
@@ -67,8 +65,7 @@ def freeze(model: Trackable, signature: Signature, large_model_bytes: int) -> tu
 def _wrapped(signature: Signature) -> ConcreteFunction:
     aliases = [spec.alias for spec in signature.inputs]
     specs = [
-        tf.TensorSpec(spec.shape, spec.dtype, name=_INPUT.format(index))
-        for index, spec in enumerate(signature.inputs)
+        tf.TensorSpec(spec.shape, spec.dtype, name=_INPUT.format(index)) for index, spec in enumerate(signature.inputs)
     ]
 
     def answer(*tensors: Tensor) -> list[Tensor]:
@@ -78,9 +75,7 @@ def _wrapped(signature: Signature) -> ConcreteFunction:
     return tf.function(answer, input_signature=specs, autograph=False).get_concrete_function()
 
 
-def _name_outputs(
-    graph: GraphDef, function: ConcreteFunction, names: tuple[str, ...], signature: Signature
-) -> None:
+def _name_outputs(graph: GraphDef, function: ConcreteFunction, names: tuple[str, ...], signature: Signature) -> None:
     for name, tensor, spec in zip(names, function.outputs, signature.outputs, strict=True):
         node = graph.node.add(name=name.removesuffix(":0"), op="Identity", input=[tensor.name])
         node.attr["T"].type = spec.dtype.as_datatype_enum

@@ -88,9 +88,7 @@ def golden_cases(
             if cases:
                 return cases
             if origin == "inputs file":
-                raise _rejected(
-                    signature, asker.refusal, "Correct the inputs in the file given with --inputs."
-                )
+                raise _rejected(signature, asker.refusal, "Correct the inputs in the file given with --inputs.")
     rng = np.random.default_rng([seed, zlib.crc32(signature.name.encode())])
     cases = _from_random(asker, batches, words, rng)
     if not cases:
@@ -99,9 +97,7 @@ def golden_cases(
     return cases
 
 
-def _from_samples(
-    asker: _Asker, origin: Origin, chosen: Sequence[Inputs], batches: Sequence[int]
-) -> list[Case]:
+def _from_samples(asker: _Asker, origin: Origin, chosen: Sequence[Inputs], batches: Sequence[int]) -> list[Case]:
     signature = asker.signature
     fitting = []
     for inputs in chosen:
@@ -117,27 +113,20 @@ def _from_samples(
     if not cases:  # rows may not be independent of each other
         cases = asker.cases(origin, [Question(None, inputs) for inputs in fitting])
     lengths = {_lengths(case) for case in cases}
-    shorter = (
-        samples.shortened(signature, Question(cases[-1].batch, cases[-1].inputs))
-        if len(lengths) == 1
-        else None
-    )
+    shorter = samples.shortened(signature, Question(cases[-1].batch, cases[-1].inputs)) if len(lengths) == 1 else None
     if shorter is not None:
         cases += [case for case in asker.cases(origin, [shorter]) if draw.finite(case.outputs)]
     return cases
 
 
-def _from_random(
-    asker: _Asker, batches: Sequence[int], words: Sequence[bytes], rng: np.random.Generator
-) -> list[Case]:
+def _from_random(asker: _Asker, batches: Sequence[int], words: Sequence[bytes], rng: np.random.Generator) -> list[Case]:
     signature = asker.signature
     plans = draw.search(signature, asker.once, words, rng)
     if not plans:
         return []
     sizes: Sequence[int | None] = list(batches) if signature.batchable else [None, None]
     questions = [
-        Question(size, draw.draw(signature, plans[index % len(plans)], size, rng))
-        for index, size in enumerate(sizes)
+        Question(size, draw.draw(signature, plans[index % len(plans)], size, rng)) for index, size in enumerate(sizes)
     ]
     return asker.cases("random", questions)
 
@@ -168,5 +157,13 @@ def _close(left: Array, right: Array) -> bool:
 
 
 def _rejected(signature: Signature, refusal: str, advice: str) -> WorkerFailure:
-    cause = f"TensorFlow refuses every input tried for signature {signature.name!r}. Its last words: {refusal or '(none)'}"
+    if refusal.startswith("ResourceExhaustedError"):
+        return WorkerFailure(
+            FailureKind.OUT_OF_MEMORY,
+            f"TensorFlow lacks the memory to run signature {signature.name!r}: {refusal}",
+            "Convert on a machine with more memory, or give smaller inputs with --inputs FILE.npz.",
+        )
+    cause = (
+        f"TensorFlow refuses every input tried for signature {signature.name!r}. Its last words: {refusal or '(none)'}"
+    )
     return WorkerFailure(FailureKind.INPUTS_REJECTED, cause, advice)

@@ -22,20 +22,14 @@ def erfc(ctx: ConverterGraph, node: ConverterNode, name: str, args: list[str]) -
     source = node.input[0]
     ctx.remove_node(node.name)
     if dtype != TensorProto.FLOAT:
-        source = ctx.make_node(
-            "Cast", [source], attr={"to": TensorProto.FLOAT}, dtypes=[TensorProto.FLOAT]
-        ).output[0]
+        source = ctx.make_node("Cast", [source], attr={"to": TensorProto.FLOAT}, dtypes=[TensorProto.FLOAT]).output[0]
     erf = ctx.make_node("Erf", [source], shapes=[shape], dtypes=[TensorProto.FLOAT])
     one = ctx.make_const(utils.make_name(f"{name}/one"), np.array(1, np.float32))
     final = {"outputs": [node.output[0]], "name": name}
     if dtype == TensorProto.FLOAT:
         return ctx.make_node("Sub", [one.output[0], erf.output[0]], shapes=[shape], dtypes=[dtype], **final)
-    difference = ctx.make_node(
-        "Sub", [one.output[0], erf.output[0]], shapes=[shape], dtypes=[TensorProto.FLOAT]
-    )
-    return ctx.make_node(
-        "Cast", difference.output, attr={"to": dtype}, shapes=[shape], dtypes=[dtype], **final
-    )
+    difference = ctx.make_node("Sub", [one.output[0], erf.output[0]], shapes=[shape], dtypes=[TensorProto.FLOAT])
+    return ctx.make_node("Cast", difference.output, attr={"to": dtype}, shapes=[shape], dtypes=[dtype], **final)
 
 
 Handler = Callable[[ConverterGraph, ConverterNode, str, list[str]], ConverterNode]

@@ -1,7 +1,7 @@
 """The graph inputs and outputs of an exported model: aliases for names, and the signature's own shapes.
 
-The exporter knows our names of the frozen graph only, and forgets shapes here and there. Aliases may hold any character:
-ONNX names may, too.
+The exporter knows our names of the frozen graph only, and forgets shapes here and there. Aliases may hold any
+character: ONNX names may, too.
 """
 
 from collections.abc import Mapping, Sequence
@@ -20,7 +20,7 @@ def name_interface(
     """Rename the model's inputs and outputs to the signature's aliases and give them its shapes, in place.
 
     Dynamic dimensions of inputs get names that no other dimension has, for a shared name would be a promise that they
-    are equal, and runtimes reuse memory by it. A name already taken (an output called like an input, say) gets a suffix.
+    are equal, and runtimes reuse memory by it. A name already taken (an output called like an input) gets a suffix.
 
     Returns:
         ONNX names of the inputs and of the outputs, by alias. An input that the graph does not have is None.
@@ -36,9 +36,7 @@ def name_interface(
         spec.alias: renamed[name] if renamed[name] in there else None
         for spec, name in zip(signature.inputs, frozen.inputs, strict=True)
     }
-    outputs = {
-        spec.alias: renamed[name] for spec, name in zip(signature.outputs, frozen.outputs, strict=True)
-    }
+    outputs = {spec.alias: renamed[name] for spec, name in zip(signature.outputs, frozen.outputs, strict=True)}
     _set_inputs(graph, signature.inputs, inputs)
     _set_outputs(graph, signature.outputs, outputs)
     return inputs, outputs
@@ -93,9 +91,7 @@ def _compute_constants(graph: onnx.GraphProto) -> None:
         if initializer.name in outputs:
             name = initializer.name
             initializer.name = f"{name}_constant"
-            graph.node.append(
-                helper.make_node("Identity", [initializer.name], [name], name=f"{name}_constant_node")
-            )
+            graph.node.append(helper.make_node("Identity", [initializer.name], [name], name=f"{name}_constant_node"))
 
 
 def _set_inputs(graph: onnx.GraphProto, specs: Sequence[Spec], names: Mapping[str, str | None]) -> None:
@@ -107,9 +103,7 @@ def _set_inputs(graph: onnx.GraphProto, specs: Sequence[Spec], names: Mapping[st
             continue
         dimensions: list[int | str] | None = None
         if spec.shape is not None:
-            dimensions = [
-                f"input{index}_dim{axis}" if size is None else size for axis, size in enumerate(spec.shape)
-            ]
+            dimensions = [f"input{index}_dim{axis}" if size is None else size for axis, size in enumerate(spec.shape)]
             if batched and spec.shape and spec.shape[0] is None:
                 dimensions[0] = "batch"
         _set_shape(values[name], dimensions)

@@ -1,12 +1,12 @@
 """Keras files as SavedModels: `.keras` archives and whole-model `.h5` files, by Keras's own export.
 
-A Keras file can carry Python code (Lambda layers), which is looked for before Keras reads the file: its own guard has had
-holes, and the older format has none.
+A Keras file can carry Python code (Lambda layers), which is looked for before Keras reads the file: its own guard has
+had holes, and the older format has none.
 """
 
 import json
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -16,9 +16,9 @@ from converter.worker.foreign import KerasModel
 from converter.worker.load import quoted
 from converter.worker.protocol import FailureKind, WorkerFailure
 
-_CODE: Final = frozenset(
-    {"Lambda", "__lambda__"}
-)  # a layer class, and how Keras 3 writes a function given as code
+Json = Any  # what json.loads gives
+
+_CODE: Final = frozenset({"Lambda", "__lambda__"})  # a layer class, and how Keras 3 writes a function given as code
 _MAX_CONFIG_BYTES: Final = 256 << 20
 
 
@@ -45,8 +45,8 @@ def export_saved_model(source: Path, folder: Path) -> Path:
         raise WorkerFailure(
             FailureKind.UNTRUSTED_CODE,
             f"{source.name} contains a Lambda layer, which is Python code that would run on loading.",
-            "Replace the Lambda layer by a layer class or a keras.ops expression and save the model again; or export it "
-            "as a SavedModel where you trust it, and convert that.",
+            "Replace the Lambda layer by a layer class or a keras.ops expression and save the model again; or export "
+            "it as a SavedModel where you trust it, and convert that.",
         )
     model = _load(source, loaders)
     try:
@@ -60,13 +60,13 @@ def export_saved_model(source: Path, folder: Path) -> Path:
     return folder
 
 
-def _load(source: Path, loaders: dict[str, Callable[[Path], KerasModel]]) -> KerasModel:
+def _load(source: Path, loaders: Mapping[str, Callable[[Path], KerasModel]]) -> KerasModel:
     """Load with the first loader that can, or report what each said."""
     causes = []
     for name, loader in loaders.items():
         try:
             return loader(source)
-        except Exception as error:  # noqa: PERF203 - classes, versions and configurations fail in every way
+        except Exception as error:  # noqa: BLE001 - classes, versions and configurations fail in every way
             causes.append(f"{name}: {quoted(error)}")
     raise WorkerFailure(
         FailureKind.UNLOADABLE,
@@ -88,7 +88,7 @@ def _load_tf_keras(source: Path) -> KerasModel:
     return tf_keras.models.load_model(source, compile=False)
 
 
-def _archive_config(source: Path) -> Any:
+def _archive_config(source: Path) -> Json:
     """The configuration inside a `.keras` file, or None where it is not one (Keras will say so)."""
     try:
         with zipfile.ZipFile(source) as archive:
@@ -99,7 +99,7 @@ def _archive_config(source: Path) -> Any:
         raise _unreadable(source, quoted(error)) from error
 
 
-def _h5_config(source: Path) -> Any:
+def _h5_config(source: Path) -> Json:
     try:
         with h5py.File(source, "r") as file:
             text = file.attrs.get("model_config")
@@ -111,8 +111,8 @@ def _h5_config(source: Path) -> Any:
         raise WorkerFailure(
             FailureKind.WEIGHTS_ONLY,
             f"{source.name} holds the weights of a model but not the model.",
-            "Build the model in Python, call model.load_weights on this file, save it with model.save('NAME.keras'), and "
-            "convert that file.",
+            "Build the model in Python, call model.load_weights on this file, save it with model.save('NAME.keras'), "
+            "and convert that file.",
         )
     if text is None:
         raise _unreadable(source, "it has no model configuration")
@@ -122,7 +122,7 @@ def _h5_config(source: Path) -> Any:
         raise _unreadable(source, quoted(error)) from error
 
 
-def _classes(config: Any) -> Iterator[str]:
+def _classes(config: Json) -> Iterator[str]:
     """Every class name in a configuration, however deep."""
     stack = [config]
     while stack:

@@ -1,7 +1,7 @@
 """Load a SavedModel into TensorFlow and describe its signatures.
 
-Written by TensorFlow 2 or 1, `tf.saved_model.load` gives both as concrete functions. Keras files become SavedModels first
-(`keras_source`).
+Written by TensorFlow 2 or 1, `tf.saved_model.load` gives both as concrete functions. Keras files become SavedModels
+first (`keras_source`).
 """
 
 import dataclasses
@@ -66,9 +66,7 @@ class Signature:
         """
         tensors = {spec.alias: tf.constant(inputs[spec.alias], spec.dtype) for spec in self.inputs}
         answers = self.function(**tensors)
-        return {
-            spec.alias: np.asarray(answers[spec.alias].numpy(), spec.numpy_dtype) for spec in self.outputs
-        }
+        return {spec.alias: np.asarray(answers[spec.alias].numpy(), spec.numpy_dtype) for spec in self.outputs}
 
 
 def load_saved_model(folder: Path, tags: Sequence[str]) -> Trackable:
@@ -98,9 +96,7 @@ def signatures(model: Trackable, wanted: Sequence[str] | None) -> list[Signature
             gives something else than dense tensors (`export_failed`).
     """
     functions: Mapping[str, Any] = {
-        name: function
-        for name, function in getattr(model, "signatures", {}).items()
-        if not name.startswith("__")
+        name: function for name, function in getattr(model, "signatures", {}).items() if not name.startswith("__")
     }
     there = ", ".join(repr(name) for name in sorted(functions)) or "none"
     missing = [name for name in wanted or () if name not in functions]

@@ -53,7 +53,7 @@ class FailureKind(enum.StrEnum):
     DISK = "disk"
 
 
-class WorkerFailure(Exception):  # noqa: N818 - an expected end of a run, told to the parent, rather than a fault
+class WorkerFailure(Exception):
     """An expected end without a result: what was wrong, and what the user can do."""
 
     def __init__(self, kind: FailureKind, cause: str, advice: str) -> None:
@@ -114,7 +114,7 @@ class Job:
     batches: tuple[int, ...] = (1, 2, 5)
     samples: tuple[Sample, ...] = ()
     large_model_bytes: int = 3 * GIB // 2
-    limits: Limits = Limits()
+    limits: Limits = dataclasses.field(default_factory=Limits)
 
     def write(self, folder: Path) -> None:
         """Write job.json into the private folder."""
@@ -154,8 +154,8 @@ class Event:
         try:
             fields = json.loads(line)
             signature = fields["signature"]
-            phase = fields["phase"] if fields["phase"] in get_args(Phase) else "start"
-            return cls(phase, str(fields["message"]), None if signature is None else str(signature))
+            phases: dict[str, Phase] = {phase: phase for phase in get_args(Phase)}
+            return cls(phases[fields["phase"]], str(fields["message"]), None if signature is None else str(signature))
         except (TypeError, ValueError, LookupError):
             return None
 

@@ -28,9 +28,7 @@ Report = Callable[[Event], None]
 
 _TOOLS: Final = ("tensorflow", "tf2onnx", "keras", "tf-keras", "onnx", "numpy")
 _MAX_WORDS: Final = 1000
-_INLINE_BYTES: Final = (
-    1024  # a large model keeps constants up to this size in the graph, where shapes are read
-)
+_INLINE_BYTES: Final = 1024  # a large model keeps constants up to this size in the graph, where shapes are read
 
 
 class _Clock:
@@ -80,9 +78,7 @@ def run(job: Job, folder: Path, report: Report, network: str) -> None:
     with clock.phase("load", f"loading {job.source.name}"):
         model = load.load_saved_model(_saved_model(job, folder), job.tags)
         signatures = load.signatures(model, job.signatures)
-    exports = [
-        _export(model, signature, job, given.get(signature.name, []), clock) for signature in signatures
-    ]
+    exports = [_export(model, signature, job, given.get(signature.name, []), clock) for signature in signatures]
     with clock.phase("map", "finding the variables in the exported graphs"):
         used = variables.read_variables(variable for export in exports for variable in export.variables)
         initializers, unmapped = variables.map_initializers([export.model for export in exports], used)
@@ -118,9 +114,7 @@ def _saved_model(job: Job, folder: Path) -> Path:
     return export_saved_model(job.source, folder / SAVED_MODEL)
 
 
-def _export(
-    model: Trackable, signature: Signature, job: Job, given: Sequence[Given], clock: _Clock
-) -> _Export:
+def _export(model: Trackable, signature: Signature, job: Job, given: Sequence[Given], clock: _Clock) -> _Export:
     start = time.monotonic()
     with clock.phase("export", "exporting to ONNX", signature.name):
         frozen, large = freeze(model, signature, job.large_model_bytes)
@@ -134,12 +128,7 @@ def _export(
 
 def _words(frozen: Frozen) -> list[bytes]:
     """Strings that the model's tables know, so that random strings meet some of them."""
-    keys = [
-        key
-        for table, _ in frozen.tables.values()
-        for key in np.ravel(table).tolist()
-        if isinstance(key, bytes)
-    ]
+    keys = [key for table, _ in frozen.tables.values() for key in np.ravel(table).tolist() if isinstance(key, bytes)]
     return sorted(keys)[:_MAX_WORDS]
 
 

@@ -128,9 +128,7 @@ def _distinct_rows(pool: Inputs) -> list[int]:
     seen: dict[tuple[Any, ...], int] = {}
     for row in range(len(next(iter(pool.values())))):
         parts = (array[row] for array in pool.values())
-        key = tuple(
-            tuple(np.ravel(p)) if is_string(np.asarray(p)) else np.asarray(p).tobytes() for p in parts
-        )
+        key = tuple(tuple(np.ravel(p)) if is_string(np.asarray(p)) else np.asarray(p).tobytes() for p in parts)
         seen.setdefault(key, row)
     return list(seen.values())
 

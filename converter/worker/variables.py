@@ -21,9 +21,7 @@ from server.arrays import Array
 
 _Fingerprint = tuple[str, int, int]
 _MAX_PERMUTED_RANK: Final = 6  # 720 orders; higher ranks are tried in their own order only
-_NO_WORDS: Final = frozenset(
-    {"", "readvariableop", "const", "resource", "variable", "0", "statefulpartitionedcall"}
-)
+_NO_WORDS: Final = frozenset({"", "readvariableop", "const", "resource", "variable", "0", "statefulpartitionedcall"})
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,11 +80,7 @@ def _initializers(model: onnx.ModelProto) -> Iterator[onnx.TensorProto]:
 
 def _fingerprint(value: Array) -> _Fingerprint:
     """Dtype, number of elements, and the sum of the elements' bits modulo 2**64: the same in every order."""
-    bits = (
-        np.ascontiguousarray(value).view(f"u{value.dtype.itemsize}")
-        if value.dtype.itemsize <= 8
-        else value.real
-    )
+    bits = np.ascontiguousarray(value).view(f"u{value.dtype.itemsize}") if value.dtype.itemsize <= 8 else value.real
     return value.dtype.str, value.size, int(bits.sum(dtype=np.uint64))
 
 
@@ -120,9 +114,7 @@ def _order(variable: Array, value: Array) -> tuple[int, ...] | None:
     target = [size for size in value.shape if size != 1]
     for order in itertools.permutations(own):
         sizes = [variable.shape[axis] for axis in order if variable.shape[axis] != 1]
-        ones_stay = [axis for axis in order if variable.shape[axis] == 1] == [
-            a for a in own if variable.shape[a] == 1
-        ]
+        ones_stay = [axis for axis in order if variable.shape[axis] == 1] == [a for a in own if variable.shape[a] == 1]
         if sizes == target and ones_stay:
             moved = _bits(variable).transpose(order).reshape(value.shape)
             if np.array_equal(moved, _bits(value)):
