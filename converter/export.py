@@ -33,7 +33,7 @@ _PASSED_ON: Final = (  # of the environment; everything else stays here
 )  # fmt: skip
 _POLL_SECONDS: Final = 0.2  # how late the worker's end is noticed if a process of its own keeps the pipe open
 _MAX_LINE: Final = 1 << 16
-_LOG_LINES: Final = 12
+_LOG_LINES: Final = 12  # shown, without the frames of C++ stacks
 _LOG_BYTES: Final = 1 << 16  # of the log's end that are looked at
 _OUT_OF_MEMORY_WORDS: Final = (
     "bad_alloc",
@@ -241,7 +241,7 @@ def _stated_failure(folder: Path) -> errors.ConversionError | None:
 
 
 def _crashed(cause: str, folder: Path) -> errors.WorkerCrashed:
-    lines = _log_end(folder).splitlines()[-_LOG_LINES:]
+    lines = [line for line in _log_end(folder).splitlines() if not line.lstrip().startswith("@")][-_LOG_LINES:]
     last = "\nIts last words:\n" + "\n".join(f"    {line}" for line in lines) if lines else ""
     return errors.WorkerCrashed(cause + last, "Please report this with the model, or a smaller one that does the same.")
 

@@ -2,5 +2,6 @@
 
 It runs as `python -m converter.worker FOLDER`, started by `converter.export`, and speaks through files in that folder
 (`protocol`). It imports neither `protos` (TensorFlow registers the same protobuf symbols) nor `torch` (the two crash in
-one process), and of `server` only `server.arrays`. Only `protocol` and `sandbox` may be imported without TensorFlow.
+one process), and of `server` only `server.arrays`. `__main__`, `protocol` and `sandbox` run before TensorFlow is there;
+`signature`, `samples`, `draw`, `graphs`, `interface` and `variables` do not need it either.
 """

@@ -17,9 +17,11 @@ from tf2onnx import optimizer, tf_utils, tfonnx
 
 from converter.worker.foreign import GraphDef, NodeDef
 from converter.worker.freeze import Frozen
+from converter.worker.graphs import subgraphs
 from converter.worker.handlers import HANDLERS
-from converter.worker.load import Signature, quoted
+from converter.worker.load import quoted
 from converter.worker.protocol import FailureKind, WorkerFailure
+from converter.worker.signature import Signature
 
 _DOMAINS: Final = ("", "ai.onnx.ml")  # what ONNX Runtime runs without add-ons
 _NAMED_NODES: Final = 3  # per operator in a message
@@ -85,16 +87,6 @@ def convert(frozen: Frozen, signature: Signature, opset: int, *, large: bool) ->
     if unknown:
         raise _unsupported(signature.name, {name: log.unknown.get(name, op) for name, op in unknown.items()}, "")
     return model
-
-
-def subgraphs(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:
-    """A graph and every graph inside its nodes, outermost first."""
-    yield graph
-    for node in graph.node:
-        for attribute in node.attribute:
-            for inner in (attribute.g, *attribute.graphs):
-                if attribute.type in (onnx.AttributeProto.GRAPH, onnx.AttributeProto.GRAPHS) and inner.ByteSize():
-                    yield from subgraphs(inner)
 
 
 def _run(frozen: Frozen, opset: int, *, large: bool) -> onnx.ModelProto:

@@ -12,8 +12,8 @@ from typing import Final
 
 import numpy as np
 
-from converter.worker.load import Signature, Spec
 from converter.worker.samples import Inputs
+from converter.worker.signature import Signature, Spec
 from server.arrays import Array
 
 LENGTHS: Final = (

@@ -13,7 +13,7 @@ import tensorflow as tf
 from tf2onnx import tf_loader
 
 from converter.worker.foreign import ConcreteFunction, GraphDef, Tensor, TfVariable, Trackable
-from converter.worker.load import Signature
+from converter.worker.signature import Signature
 
 _INPUT: Final = "segue_input_{}"
 _OUTPUT: Final = "segue_output_{}"

@@ -12,9 +12,10 @@ import numpy as np
 import tensorflow as tf
 
 from converter.worker import draw, samples
-from converter.worker.load import Signature, quoted
+from converter.worker.load import quoted
 from converter.worker.protocol import FailureKind, Origin, WorkerFailure
 from converter.worker.samples import Inputs, Question
+from converter.worker.signature import Signature
 from server.arrays import Array
 
 _REFUSALS = (tf.errors.OpError, TypeError, ValueError)
@@ -47,7 +48,7 @@ class _Asker:
 
     def once(self, inputs: Inputs) -> dict[str, Array] | None:
         try:
-            return self.signature.call(inputs)
+            return _ask(self.signature, inputs)
         except _REFUSALS as error:
             self.refusal = quoted(error)
             return None
@@ -95,6 +96,12 @@ def golden_cases(
         advice = "Give representative inputs with --inputs FILE.npz: one array per input, named by its alias."
         raise _rejected(signature, asker.refusal, advice)
     return cases
+
+
+def _ask(signature: Signature, inputs: Inputs) -> dict[str, Array]:
+    tensors = {spec.alias: tf.constant(inputs[spec.alias], spec.dtype) for spec in signature.inputs}
+    answers = signature.function(**tensors)
+    return {spec.alias: np.asarray(answers[spec.alias].numpy(), spec.numpy_dtype) for spec in signature.outputs}
 
 
 def _from_samples(asker: _Asker, origin: Origin, chosen: Sequence[Inputs], batches: Sequence[int]) -> list[Case]:

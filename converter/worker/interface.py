@@ -9,34 +9,39 @@ from collections.abc import Mapping, Sequence
 import onnx
 from onnx import helper
 
-from converter.worker.convert import subgraphs
-from converter.worker.freeze import Frozen
-from converter.worker.load import Signature, Spec
+from converter.worker.graphs import subgraphs
+from converter.worker.signature import Signature, Spec
 
 
 def name_interface(
-    model: onnx.ModelProto, frozen: Frozen, signature: Signature
+    model: onnx.ModelProto, signature: Signature, input_names: Sequence[str], output_names: Sequence[str]
 ) -> tuple[dict[str, str | None], dict[str, str]]:
     """Rename the model's inputs and outputs to the signature's aliases and give them its shapes, in place.
 
     Dynamic dimensions of inputs get names that no other dimension has, for a shared name would be a promise that they
     are equal, and runtimes reuse memory by it. A name already taken (an output called like an input) gets a suffix.
 
+    Args:
+        model: As exported.
+        signature: What it was exported from.
+        input_names: The model's present names of the signature's inputs, some of which it may have dropped.
+        output_names: And of its outputs.
+
     Returns:
         ONNX names of the inputs and of the outputs, by alias. An input that the graph does not have is None.
     """
     graph = model.graph
     wanted = [spec.alias or "unnamed" for spec in (*signature.inputs, *signature.outputs)]
-    current = [*frozen.inputs, *frozen.outputs]
+    current = [*input_names, *output_names]
     renamed = _fresh_names(graph, dict(zip(current, _distinct(wanted), strict=True)))
     _rename(graph, renamed)
     _compute_constants(graph)
     there = {value.name for value in graph.input}
     inputs = {
         spec.alias: renamed[name] if renamed[name] in there else None
-        for spec, name in zip(signature.inputs, frozen.inputs, strict=True)
+        for spec, name in zip(signature.inputs, input_names, strict=True)
     }
-    outputs = {spec.alias: renamed[name] for spec, name in zip(signature.outputs, frozen.outputs, strict=True)}
+    outputs = {spec.alias: renamed[name] for spec, name in zip(signature.outputs, output_names, strict=True)}
     _set_inputs(graph, signature.inputs, inputs)
     _set_outputs(graph, signature.outputs, outputs)
     return inputs, outputs

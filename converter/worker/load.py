@@ -4,69 +4,19 @@ Written by TensorFlow 2 or 1, `tf.saved_model.load` gives both as concrete funct
 first (`keras_source`).
 """
 
-import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
-import numpy as np
 import tensorflow as tf
 
-from converter.worker.foreign import ConcreteFunction, DType, TensorSpec, Trackable
+from converter.worker.foreign import ConcreteFunction, TensorSpec, Trackable
 from converter.worker.protocol import FailureKind, WorkerFailure
+from converter.worker.signature import Signature, Spec
 
 _QUOTED_CHARACTERS: Final = 600  # TensorFlow's messages can hold whole graphs
-
-
-@dataclasses.dataclass(frozen=True)
-class Spec:
-    """One input or output of a signature.
-
-    Attributes:
-        alias: The name that clients use.
-        dtype: TensorFlow's `DType`.
-        shape: One entry per axis, None where dynamic; None if even the rank is unknown.
-    """
-
-    alias: str
-    dtype: DType
-    shape: tuple[int | None, ...] | None
-
-    @property
-    def numpy_dtype(self) -> np.dtype[Any]:
-        """The dtype of its arrays: object for strings."""
-        dtype: np.dtype[Any] = np.dtype(self.dtype.as_numpy_dtype)
-        return dtype
-
-    @property
-    def dynamic_axes(self) -> tuple[int, ...]:
-        """The axes without a fixed size; none where the rank is unknown."""
-        return tuple(axis for axis, size in enumerate(self.shape or ()) if size is None)
-
-
-@dataclasses.dataclass(frozen=True)
-class Signature:
-    """A signature of the loaded model; `function` is TensorFlow's own, called with one keyword per alias."""
-
-    name: str
-    function: ConcreteFunction
-    inputs: tuple[Spec, ...]
-    outputs: tuple[Spec, ...]
-
-    @property
-    def batchable(self) -> bool:
-        """Whether the first dimension of every input is dynamic, as far as the shapes say."""
-        return bool(self.inputs) and all(spec.shape and spec.shape[0] is None for spec in self.inputs)
-
-    def call(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
-        """Ask TensorFlow: arrays by alias in, arrays by alias out.
-
-        Raises:
-            tf.errors.OpError: TensorFlow refuses these inputs; so may TypeError and ValueError.
-        """
-        tensors = {spec.alias: tf.constant(inputs[spec.alias], spec.dtype) for spec in self.inputs}
-        answers = self.function(**tensors)
-        return {spec.alias: np.asarray(answers[spec.alias].numpy(), spec.numpy_dtype) for spec in self.outputs}
+_QUOTED_LINES: Final = 4
+_STACK_LINES: Final = ("Graph execution error:", "Detected at node", "<stack traces unavailable>", "\t [[")
 
 
 def load_saved_model(folder: Path, tags: Sequence[str]) -> Trackable:
@@ -95,7 +45,7 @@ def signatures(model: Trackable, wanted: Sequence[str] | None) -> list[Signature
         WorkerFailure: One of those wanted does not exist, or there is none at all (`signature_missing`); one takes or
             gives something else than dense tensors (`export_failed`).
     """
-    functions: Mapping[str, Any] = {
+    functions: Mapping[str, ConcreteFunction] = {
         name: function for name, function in getattr(model, "signatures", {}).items() if not name.startswith("__")
     }
     there = ", ".join(repr(name) for name in sorted(functions)) or "none"
@@ -112,15 +62,15 @@ def signatures(model: Trackable, wanted: Sequence[str] | None) -> list[Signature
             "The SavedModel has no signatures, so there is nothing that a client could call.",
             "Save it again with tf.saved_model.save(model, folder, signatures={'serving_default': function}).",
         )
-    return [_describe(name, functions[name]) for name in sorted(wanted if wanted is not None else functions)]
+    return [_describe(name, functions[name]) for name in sorted(functions if wanted is None else set(wanted))]
 
 
 def quoted(error: BaseException) -> str:
     """TensorFlow's own words, short enough to print: the type, and the message without stack and graph listings."""
     text = str(getattr(error, "message", None) or error).strip()
     text = text.split("\n\nOriginal stack trace")[0].split("\n\tdefined at")[0].split(" [Op:")[0]
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
-    short = " ".join(lines[:4])
+    lines = [line.strip() for line in text.splitlines() if line.strip() and not line.startswith(_STACK_LINES)]
+    short = " ".join(lines[:_QUOTED_LINES])
     if len(short) > _QUOTED_CHARACTERS:
         short = short[:_QUOTED_CHARACTERS] + " …"
     return f"{type(error).__name__}: {short}"

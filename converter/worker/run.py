@@ -20,8 +20,8 @@ from converter.worker.foreign import TfVariable, Trackable
 from converter.worker.freeze import Frozen, freeze
 from converter.worker.golden import Case, Given
 from converter.worker.interface import name_interface
-from converter.worker.load import Signature
 from converter.worker.protocol import GOLDEN, RESULT, SAMPLES, SAVED_MODEL, Event, Job, Phase, onnx_name
+from converter.worker.signature import Signature
 from server.arrays import Array, load_arrays, save_arrays
 
 Report = Callable[[Event], None]
@@ -119,7 +119,7 @@ def _export(model: Trackable, signature: Signature, job: Job, given: Sequence[Gi
     with clock.phase("export", "exporting to ONNX", signature.name):
         frozen, large = freeze(model, signature, job.large_model_bytes)
         exported = convert(frozen, signature, job.opset, large=large)
-        inputs, outputs = name_interface(exported, frozen, signature)
+        inputs, outputs = name_interface(exported, signature, frozen.inputs, frozen.outputs)
     with clock.phase("golden", "asking TensorFlow for golden answers", signature.name):
         cases = golden.golden_cases(signature, given, job.batches, job.seed, _words(frozen))
     seconds = round(time.monotonic() - start, 3)

@@ -9,8 +9,8 @@ from typing import Any, Final
 
 import numpy as np
 
-from converter.worker.load import Signature, Spec
 from converter.worker.protocol import FailureKind, WorkerFailure
+from converter.worker.signature import Signature, Spec
 from server.arrays import Array, is_string
 
 Inputs = Mapping[str, Array]

@@ -8,15 +8,15 @@ zero) are told apart by names where the exporter kept them, and are otherwise al
 import dataclasses
 import itertools
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Final
 
 import numpy as np
 import onnx
 from onnx import numpy_helper
 
-from converter.worker.convert import subgraphs
 from converter.worker.foreign import TfVariable
+from converter.worker.graphs import subgraphs
 from server.arrays import Array
 
 _Fingerprint = tuple[str, int, int]
@@ -145,9 +145,3 @@ def _by_name(name: str, value: Array, equal: Sequence[Variable]) -> list[Variabl
 
 def _words(name: str) -> frozenset[str]:
     return frozenset(re.split(r"[/:.]", name.lower())) - _NO_WORDS
-
-
-def describe(mapping: Mapping[str, Any]) -> str:
-    """One sentence on how much of the model was mapped, for progress."""
-    held = sum(bool(entry["variables"]) for entry in mapping["initializers"])
-    return f"{held} initializers hold variables; {len(mapping['unmapped_variables'])} variables changed on the way"

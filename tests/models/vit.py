@@ -30,10 +30,8 @@ def save_vit(folder: str, hidden_act: str, **config: int) -> None:
         noise = rng.standard_normal(tuple(variable.shape)).astype(np.float32)
         variable.assign_add(0.02 * noise)
 
-    @tf.function(input_signature=[tf.TensorSpec([None, 3, size, size], name="pixel_values")])
-    def serve(pixel_values: tf.Tensor) -> dict[str, tf.Tensor]:
-        return {"logits": model(pixel_values, training=False).logits}
-
+    specs = [tf.TensorSpec([None, 3, size, size], name="pixel_values")]
+    serve = tf.function(lambda pixel_values: {"logits": model(pixel_values, training=False).logits}, input_signature=specs)
     tf.saved_model.save(model, folder, signatures={"serving_default": serve})
 
 
