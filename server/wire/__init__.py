@@ -1,0 +1,1 @@
+"""Bytes to tensors and back. Pure: no gRPC, no sockets, no logging, no clock."""

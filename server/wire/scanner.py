@@ -1,0 +1,135 @@
+"""Protobuf's wire format, read field by field without building messages.
+
+What is accepted is what protobuf's own parser accepts, down to overlong varints and unknown groups
+(https://protobuf.dev/programming-guides/encoding/, and upb's behaviour, which the tests compare with). What
+the fields mean is for the caller to know.
+"""
+
+from collections.abc import Iterator
+
+VARINT, FIXED64, LENGTH, GROUP, GROUP_END, FIXED32 = range(6)
+"""Wire types: the lowest three bits of a tag."""
+
+MAX_DEPTH = 100
+"""Messages and groups may be nested this deep, as in protobuf's own parser."""
+
+_MAX_SIZE = 2**31 - 1
+_TRUNCATED = "it ends within a field"
+
+
+class WireError(ValueError):
+    """The bytes break the wire format; the text says how. Callers raise an error that names the message."""
+
+
+def fields(data: bytes, start: int, stop: int, depth: int = MAX_DEPTH) -> Iterator[tuple[int, int, int]]:
+    """Yield the fields of the message in `data[start:stop]`, in wire order.
+
+    Args:
+        data: Bytes that hold the message.
+        start: Where the message starts.
+        stop: Where it ends.
+        depth: How many more levels of groups are allowed.
+
+    Yields:
+        Tag (field number << 3 | wire type), and where the field's payload starts and ends: that of a varint
+        or a fixed-width field is its value, that of a length-delimited one is what follows its length, that
+        of a group is all up to and including its end tag.
+
+    Raises:
+        WireError: The message is cut off or breaks the wire format.
+    """
+    position = start
+    try:
+        while position < stop:
+            tag = data[position]
+            position += 1
+            if tag >= 0x80:
+                tag, position = _long_tag(data, position - 1)
+            wire_type = tag & 7
+            if wire_type == LENGTH:
+                end = data[position]
+                position += 1
+                if end >= 0x80:
+                    end, position = _long_size(data, position - 1)
+                end += position
+            else:
+                end = _skip(data, position, stop, tag, depth)
+            if end > stop:
+                raise WireError(_TRUNCATED)
+            if tag < 8:
+                raise WireError("it has a field with the number 0")
+            yield tag, position, end
+            position = end
+    except IndexError:
+        raise WireError(_TRUNCATED) from None
+
+
+def varint(data: bytes, position: int) -> tuple[int, int]:
+    """Read an unsigned 64-bit varint.
+
+    Returns:
+        The value, and the position behind it.
+
+    Raises:
+        WireError: It takes more than ten bytes.
+        IndexError: The data ends within it.
+    """
+    value = shift = 0
+    while shift < 70:
+        byte = data[position]
+        position += 1
+        value |= (byte & 0x7F) << shift
+        if byte < 0x80:
+            return value & 0xFFFF_FFFF_FFFF_FFFF, position
+        shift += 7
+    raise WireError("it has a varint of more than ten bytes")
+
+
+def _long_tag(data: bytes, position: int) -> tuple[int, int]:
+    tag, end = varint(data, position)
+    if end - position > 5 or tag > 0xFFFF_FFFF:
+        raise WireError("it has a field number that is too large")
+    return tag, end
+
+
+def _long_size(data: bytes, position: int) -> tuple[int, int]:
+    size, end = varint(data, position)
+    if end - position > 5 or size > _MAX_SIZE:
+        raise WireError("it has a field of more than 2 GiB")
+    return size, end
+
+
+def _skip(data: bytes, position: int, stop: int, tag: int, depth: int) -> int:
+    """Find the end of a field's payload, for all wire types."""
+    match tag & 7:
+        case 0:  # VARINT
+            return varint(data, position)[1]
+        case 1:  # FIXED64
+            return position + 8
+        case 2:  # LENGTH
+            size, position = _long_size(data, position)
+            return position + size
+        case 3:  # GROUP
+            return _skip_group(data, position, stop, tag, depth)
+        case 5:  # FIXED32
+            return position + 4
+    raise WireError("it has a field of an impossible wire type")
+
+
+def _skip_group(data: bytes, position: int, stop: int, tag: int, depth: int) -> int:
+    """Find the end of a group: the end tag with the number of its start tag, past all that it holds."""
+    open_groups = [tag]
+    while open_groups:
+        if len(open_groups) > depth:
+            raise WireError(f"it nests more than {MAX_DEPTH} levels deep")
+        if position >= stop:
+            raise WireError(_TRUNCATED)
+        inner, position = _long_tag(data, position)
+        if inner & 7 == GROUP:
+            open_groups.append(inner)
+        elif inner & 7 == GROUP_END:
+            if inner - 1 != open_groups.pop():
+                raise WireError("it has a group that ends with another group's tag")
+        else:
+            position = _skip(data, position, stop, inner, depth)
+    return position
