@@ -1,6 +1,7 @@
 """What can go wrong with a conversion, named for the user's situation.
 
     ConversionError
+    ├── NotAModel                 nothing at the path that could be converted
     ├── UnloadableModel           TensorFlow or Keras cannot load the source
     │   ├── WeightsOnly           the file holds weights without a model
     │   └── UntrustedCode         the file holds Python code that loading would run
@@ -9,6 +10,9 @@
     ├── ExportFailed              the exporter failed for another reason
     ├── InputsRejected            the model, or its signature, refuses the inputs
     ├── NondeterministicModel     two runs on one input differ
+    ├── InvalidExport             what was exported is not valid ONNX, or ONNX Runtime does not load it
+    ├── OutputsDiffer             ONNX Runtime's answers are not TensorFlow's
+    ├── NotDeployed               published, but the server does not serve it as it should
     ├── DiskFull                  no room for the result
     └── WorkerFault               the child process came to no ordinary end
         ├── WorkerCrashed
@@ -31,6 +35,10 @@ class ConversionError(Exception):
         super().__init__(f"{cause} {advice}".strip())
         self.cause = cause
         self.advice = advice
+
+
+class NotAModel(ConversionError):
+    """There is nothing at the path that could be converted."""
 
 
 class UnloadableModel(ConversionError):
@@ -63,6 +71,32 @@ class InputsRejected(ConversionError):
 
 class NondeterministicModel(ConversionError):
     """The model answers differently to the same input."""
+
+
+class InvalidExport(ConversionError):
+    """What was exported is not valid ONNX, or ONNX Runtime does not load it."""
+
+    def __init__(self, where: str, complaint: str) -> None:
+        super().__init__(
+            f"The exported graph does not pass {where}: {complaint}",
+            "The exporter wrote something that no runtime takes. Please report it, with the operator that it names; "
+            "other signatures may be convertible (--signature).",
+        )
+
+
+class OutputsDiffer(ConversionError):
+    """ONNX Runtime's answers are not TensorFlow's."""
+
+    def __init__(self, cause: str) -> None:
+        super().__init__(
+            cause,
+            "Nothing was published. If the inputs were random, try representative ones (--inputs FILE.npz); if the "
+            "difference is acceptable for this model, allow it with --atol and --rtol.",
+        )
+
+
+class NotDeployed(ConversionError):
+    """The package is published, but the server does not serve it as it should."""
 
 
 class DiskFull(ConversionError):

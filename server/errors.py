@@ -46,13 +46,15 @@ class MalformedRequest(InvalidRequest):
 
 
 class MalformedTensor(InvalidRequest):
-    """A tensor does not hold what its dtype and shape claim. The text is TensorFlow's; `reason` is for our own logs.
+    """A tensor does not hold what its dtype and shape claim.
 
-    `alias` is empty while the tensor is not known by one.
+    `message` is TensorFlow's text, for clients; str() adds the reason, for logs. `alias` is empty while the tensor is not
+    known by one.
     """
 
     def __init__(self, alias: str, reason: str) -> None:
         super().__init__(f"tensor parsing error: {alias}")
+        self.args = (f"{self.message} ({reason})",)
         self.alias = alias
         self.reason = reason
 
