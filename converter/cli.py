@@ -12,12 +12,15 @@ from types import FrameType
 from typing import Annotated
 
 import typer
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
+from rich.markup import escape
 from rich.status import Status
 from rich.syntax import Syntax
 from rich.table import Table
 
 from converter import errors, report
+from converter.package import REPORT
 from converter.pipeline import Outcome, Request, convert_and_deploy
 from server.errors import SegueError
 from server.parity import Tolerance
@@ -61,7 +64,7 @@ converted; 5 the inputs do not fit; 6 outputs differ from TensorFlow's; 7 the re
 but not served as it should be; 130 interrupted; 1 a bug of ours. With 2 to 7 the repository is as it was.
 """
 
-app = typer.Typer(add_completion=False, rich_markup_mode="rich", no_args_is_help=True)
+app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
 
 
 @app.callback()
@@ -128,11 +131,9 @@ def _fail(error: errors.ConversionError | SegueError, console: Console, *, as_js
     if as_json:
         kind = type(error).__name__
         print(json.dumps({"error": {"kind": kind, "cause": cause, "advice": advice}, "exit_code": code}, indent=2))
-    console.print("[bold red]Error:[/bold red]", end=" ")
-    console.print(cause, markup=False)
+    console.print(f"[bold red]Error:[/bold red] {escape(cause)}", soft_wrap=True)
     if advice:
-        console.print("[bold]What to do:[/bold]", end=" ")
-        console.print(advice, markup=False)
+        console.print(f"[bold]What to do:[/bold] {escape(advice)}", soft_wrap=True)
     return code
 
 
@@ -145,17 +146,13 @@ class _Listener:
 
     def step(self, name: str, message: str) -> None:
         if self.console.is_terminal:
-            self.status.update(f"[bold]{name:<8}[/bold] {_escaped(message)}")
+            self.status.update(f"[bold]{name:<8}[/bold] {escape(message)}")
         else:
-            self.console.print(f"{name:<8} {_escaped(message)} ...")
+            self.console.print(f"  {name:<8} {escape(message)} ...", soft_wrap=True)
 
     def done(self, name: str, message: str, seconds: float) -> None:
         took = f" [dim]({seconds:.1f} s)[/dim]" if seconds else ""
-        self.console.print(f"[green]✓[/green] [bold]{name:<8}[/bold] {_escaped(message)}{took}")
-
-
-def _escaped(text: str) -> str:
-    return text.replace("[", r"\[")
+        self.console.print(f"[green]✓[/green] [bold]{name:<8}[/bold] {escape(message)}{took}", soft_wrap=True)
 
 
 @contextmanager
@@ -169,29 +166,38 @@ def _progress(console: Console) -> Iterator[_Listener]:
 
 
 def _show(outcome: Outcome, console: Console) -> None:
-    served = outcome.served.differences if outcome.served else None
-    table = Table(title=f"{outcome.name} version {outcome.version} against TensorFlow", title_justify="left")
-    for heading in ("signature", "output", "tensor", "compared", "ONNX Runtime", "served", "allowed", "batchable"):
-        table.add_column(heading, justify="right" if heading in {"compared", "ONNX Runtime", "served"} else "left")
-    for row in report.output_rows(outcome.manifest, served):
-        at_server = "-" if row.served is None else f"{row.served:.1e}"
-        cells = (row.signature, row.output, row.tensor, f"{row.elements:,}", f"{row.proof:.1e}", at_server)
-        table.add_row(*map(_escaped, (*cells, row.allowed, row.batching)))
-    console.print(table)
-    console.print(f"[dim]largest absolute differences; report: {outcome.folder / 'report.md'}[/dim]")
+    """The result on standard output: parity per output, times, where it serves, how to call it."""
+    print(f"\n{outcome.name} version {outcome.version}, compared with TensorFlow's own answers:")
+    console.print(_parity_table(outcome))
+    for signature in outcome.manifest.signatures:
+        batching = "can be batched" if signature.batching.batchable else f"not batched: {signature.batching.reason}"
+        print(f"  {signature.name}: {len(signature.golden)} golden cases, {batching}")
+    print("  times: " + ", ".join(f"{name} {seconds:.1f} s" for name, seconds in outcome.seconds.items()))
+    print(f"  report: {outcome.folder / REPORT}\n")
     if outcome.served:
-        first = f"Served at {outcome.server}, {outcome.served.milliseconds:.1f} ms per golden request. Call it:"
+        print(f"Served at {outcome.server}, {outcome.served.milliseconds:.1f} ms per golden request. Call it:\n")
     else:
-        first = (
-            f"Published; no server answers at {outcome.server}. Start one with\n"
-            f"    segue-server --repository {outcome.folder.parent.parent}\nand call it:"
-        )
-    console.print(first, markup=False)
+        print(f"Published. No server answers at {outcome.server}; start one with")
+        print(f"    segue-server --repository {outcome.folder.parent.parent}\nand call it:\n")
     text = report.snippet(outcome.name, outcome.manifest, outcome.server)
     if console.is_terminal:
         console.print(Syntax(text, "python", background_color="default"))
     else:
         print(text)
+
+
+def _parity_table(outcome: Outcome) -> Table:
+    served = outcome.served.differences if outcome.served else None
+    several = len(outcome.manifest.signatures) > 1
+    table = Table(box=SIMPLE_HEAD)
+    for heading in ("output", "tensor", "ONNX Runtime", "served", "allowed"):
+        numeric = heading in {"ONNX Runtime", "served"}
+        table.add_column(heading, justify="right" if numeric else "left", overflow="fold")
+    for row in report.output_rows(outcome.manifest, served):
+        output = f"{row.signature}: {row.output}" if several else row.output
+        at_server = "-" if row.served is None else f"{row.served:.1e}"
+        table.add_row(*map(escape, (output, row.tensor, f"{row.proof:.1e}", at_server, row.allowed)))
+    return table
 
 
 def _outcome_json(outcome: Outcome) -> dict[str, object]:

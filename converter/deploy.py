@@ -47,9 +47,10 @@ def wait_available(
     status = None
     while time.monotonic() - begin < seconds:
         status = client.version_status(name, version, _CALL_SECONDS)
-        if status is not None and status.state == State.AVAILABLE:
+        state = State(status.state) if status else None
+        if state is State.AVAILABLE:
             return time.monotonic() - begin
-        if status is not None and status.state == State.END:
+        if status is not None and state is State.END:
             raise NotDeployed(
                 f"The server refused version {version} of {name!r}: {status.status.error_message}",
                 "Any older version goes on serving; the server's log has more.",

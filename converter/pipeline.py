@@ -116,7 +116,7 @@ def convert_and_deploy(request: Request, listener: Listener) -> Outcome:
     """
     steps = _Steps(listener)
     with steps.step("read", f"reading {request.source}") as said:
-        source = recognise(request.source)
+        source = recognise(request.source, request.tags)
         said.append(_describe(source))
     with Repository(request.repository).publishing(request.name) as publication:
         outcome = _publish(request, source, publication, steps)
@@ -238,7 +238,7 @@ def _samples(request: Request, source: Source) -> tuple[SampleInputs, ...]:
     if isinstance(source, SavedModelSource) and aliases is not None:
         return tuple(
             SampleInputs(sample.signature_name, "warm-up", sample.inputs)
-            for sample in read_warmup_requests(source.path)
+            for sample in read_warmup_requests(source.path).requests
             if sample.signature_name in aliases
         )
     return ()
@@ -253,7 +253,7 @@ def _describe(source: Source) -> str:
 
 def _deploy(request: Request, outcome: Outcome, steps: _Steps) -> deploy.Served | None:
     with connected(request.server) as client:
-        if not deploy.answers(client):
+        if not deploy.answers(client, request.name, outcome.version):
             if request.server_required:
                 raise NotDeployed(
                     f"Version {outcome.version} is published, but no server answers at {request.server}.",

@@ -26,7 +26,6 @@ class OutputRow:
     proof: float
     served: float | None
     allowed: str
-    batching: str
 
 
 def output_rows(
@@ -46,8 +45,7 @@ def output_rows(
                     elements=binding.proof.elements,
                     proof=binding.proof.max_absolute,
                     served=difference.max_absolute if difference else None,
-                    allowed=f"{binding.tolerance.absolute:.1e} + {binding.tolerance.relative:.0e}·|y|",
-                    batching="yes" if signature.batching.batchable else "no",
+                    allowed=f"{binding.tolerance.absolute:.1e} + {100 * binding.tolerance.relative:g} %",
                 )
             )
     return rows

@@ -1,10 +1,9 @@
-"""An ordinary TensorFlow Serving client, as written years ago: it knows nothing of Segue.
+"""An ordinary TensorFlow Serving client, which knows nothing of Segue.
 
     python -m examples.client HOST:PORT MODEL SAVED_MODEL_FOLDER
 
-sends random inputs to `Predict` with the published tensorflow-serving-api package, asks TensorFlow for its own answer to
-the same inputs, and prints the largest difference of each output. TensorFlow and this client share a process; no server
-does.
+sends random inputs to `Predict` with the published tensorflow-serving-api package, asks TensorFlow for its own answer
+to the same inputs, and prints the largest difference of each output.
 """
 
 import sys

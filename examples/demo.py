@@ -1,12 +1,11 @@
 """The main job on a real model, from nothing to an answered request: `make demo`. It cleans up after itself."""
 
-import os
 import socket
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -27,10 +26,10 @@ def main() -> int:
         say(f"2. A server, with no model yet and without TensorFlow: segue-server --repository {repository}")
         with serving(repository, port):
             say(f"3. One command: convert-and-deploy nmp --name basic-pitch --server {address}")
-            command = [BIN / "convert-and-deploy", saved_model, "--name", "basic-pitch"]
-            run([*command, "--repository", repository, "--server", address])
+            convert = [BIN / "convert-and-deploy", saved_model, "--name", "basic-pitch"]
+            run([*convert, "--repository", repository, "--server", address])
             say("4. The client that was there before, unchanged")
-            run([sys.executable, "-m", "examples.client", address, "basic-pitch", saved_model])
+            run([sys.executable, "-m", "examples.client", address, "basic-pitch", saved_model], quiet=True)
     say("Done: the server has ended and nothing is left behind. `make serve` keeps one running.")
     return 0
 
@@ -40,19 +39,24 @@ def say(text: str) -> None:
     print(f"\n\033[1m{text}\033[0m" if sys.stdout.isatty() else f"\n{text}", flush=True)
 
 
-def run(command: list[str | Path]) -> None:
-    """Run a program in the foreground; the demonstration ends if it fails."""
-    quiet = {"TF_CPP_MIN_LOG_LEVEL": "3", "CUDA_VISIBLE_DEVICES": "-1"}
-    status = subprocess.run(command, check=False, env=os.environ | quiet).returncode
-    if status != 0:
-        sys.exit(f"\n{Path(command[0]).name} ended with status {status}")
+def run(command: Sequence[str | Path], *, quiet: bool = False) -> None:
+    """Run a program in the foreground; the demonstration ends if it fails.
+
+    Args:
+        command: The program and its arguments.
+        quiet: Keep its standard error, where TensorFlow chats, for the case that it fails.
+    """
+    done = subprocess.run(command, check=False, stderr=subprocess.PIPE if quiet else None, text=True)
+    if done.returncode != 0:
+        print(done.stderr or "", file=sys.stderr)
+        sys.exit(f"\n{Path(command[0]).name} ended with status {done.returncode}")
 
 
 @contextmanager
 def serving(repository: Path, port: int) -> Iterator[None]:
     """A server process for the length of the block, ended with SIGTERM as in production."""
-    command = [BIN / "segue-server", "--repository", repository, "--port", str(port), "--metrics-port", "0"]
-    with subprocess.Popen(command) as process:
+    options = ["--repository", str(repository), "--port", str(port), "--metrics-port", "0"]
+    with subprocess.Popen([BIN / "segue-server", *options]) as process:
         try:
             wait_until_listening(process, port)
             yield

@@ -196,7 +196,7 @@ def run(config: ServerConfig) -> int:
     return 0
 
 
-app = typer.Typer(add_completion=False)
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
 
 @app.command()

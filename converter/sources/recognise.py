@@ -1,17 +1,17 @@
 """What is at a path: the kinds of model that can be converted, tried in turn."""
 
+from collections.abc import Collection
 from pathlib import Path
-
-from converter.sources.saved_model import SavedModelSource, read_saved_model
 
 from converter.errors import NotAModel
 from converter.sources.keras import KerasSource, is_keras_file, read_keras
+from converter.sources.saved_model import SavedModelSource, read_saved_model
 
 Source = SavedModelSource | KerasSource
 
 
-def recognise(path: Path) -> Source:
-    """Find out what kind of model a path holds.
+def recognise(path: Path, tags: Collection[str]) -> Source:
+    """Find out what kind of model a path holds; `tags` choose the graph of a SavedModel.
 
     Raises:
         NotAModel: None that can be converted; the text says what was found and what is expected.
@@ -23,4 +23,4 @@ def recognise(path: Path) -> Source:
             f"{path} is a file of no kind known here.",
             "Give a SavedModel folder (it holds saved_model.pb), a .keras file, or a whole model in .h5.",
         )
-    return read_saved_model(path)
+    return read_saved_model(path, tags)
