@@ -98,5 +98,7 @@ def test_prometheus_sees_the_latency(basic_pitch: Deployed) -> None:
     with urlopen(basic_pitch.server.metrics, timeout=30) as page:  # noqa: S310 - our own server
         text = page.read().decode()
     labels = 'backend="onnxruntime-cpu",model="basic-pitch",signature="serving_default",version="1"'
-    (count,) = [line for line in text.splitlines() if line.startswith(f"segue_request_latency_seconds_count{{{labels}}}")]
+    (count,) = [
+        line for line in text.splitlines() if line.startswith(f"segue_request_latency_seconds_count{{{labels}}}")
+    ]
     assert float(count.split()[-1]) >= 3
