@@ -1,61 +1,123 @@
-"""Segue's errors: one tree, named for the situation the user is in.
+"""The one tree of errors. They name the user's situation and know nothing of gRPC: services/edge.py maps them to codes.
 
-    SegueError
-    ├── InvalidRequest          the caller sent something that can never be answered
-    │   ├── MalformedRequest    the bytes are no PredictRequest
-    │   └── MalformedTensor     one tensor of the request does not hold what it claims
-    └── MalformedResponse       the bytes that a server answered with are no PredictResponse
-
-They know nothing of gRPC: which status code and text a client gets is decided in `server.services` alone.
+SegueError
+  x InvalidRequest            the client sent something that cannot be answered, and could have known
+    - MalformedRequest        the bytes are not the message that the method takes
+    - MalformedTensor         one tensor of the message cannot be read
+  - MalformedResponse         the bytes that a server answered with are no PredictResponse
+  x NotServed                 what was asked for is not here
+    - ModelNotFound           no such model, or no such version of it
+    - StatusNotFound          no such model or version has ever been seen
+  - SignatureNotFound         the model has no signature of that name
+  x PackageError              a model package, or the repository that holds packages, cannot be used
+    - DamagedPackage          a version folder is incomplete, altered or not a package
+    - InvalidName             a model name that cannot be a folder
+    - NameLocked              another process is publishing under the same name
+    - RepositoryUnwritable    the disk is full, or the folder may not be written to
+  x BackendError              a runtime refused
+    - GraphNotLoadable        the ONNX file does not load
+    - RunFailed               the runtime failed on an input that passed every check of ours
+    - OutOfMemory             the runtime could not allocate what the request needs
+    - ProofFailed             the runtime's answers differ from TensorFlow's
 """
 
 
 class SegueError(Exception):
-    """Whatever Segue itself finds wrong. Always raised as one of its subclasses."""
+    """Base of every error that Segue raises on purpose. Only leaves are raised."""
 
-    def __init__(self, *args: object) -> None:
-        if type(self) is SegueError:
-            raise TypeError("SegueError names no situation: raise one of its subclasses")
-        super().__init__(*args)
+    def __init__(self, message: str) -> None:
+        if type(self) in {SegueError, NotServed, PackageError, BackendError}:
+            msg = f"{type(self).__name__} is abstract: raise one of its leaves"
+            raise TypeError(msg)
+        super().__init__(message)
+        self.message = message
 
 
-class InvalidRequest(SegueError):  # noqa: N818 - errors are named for the user's situation
-    """The caller sent something that can never be answered; sending it again will not help."""
+class InvalidRequest(SegueError):
+    """The request cannot be answered as it is; the text says which part and what was expected."""
 
 
 class MalformedRequest(InvalidRequest):
-    """The bytes are no PredictRequest.
+    """The bytes do not parse as the message of the method; `reason` says what about them is wrong."""
 
-    Attributes:
-        reason: What about them is wrong.
-    """
-
-    def __init__(self, reason: str) -> None:
-        super().__init__(f"not a PredictRequest: {reason}")
+    def __init__(self, reason: str, message: str = "PredictRequest") -> None:
+        super().__init__(f"the request is not a {message}: {reason}")
         self.reason = reason
 
 
 class MalformedTensor(InvalidRequest):
-    """One tensor does not hold what it claims to hold.
+    """A tensor does not hold what its dtype and shape claim.
 
-    Attributes:
-        alias: The signature's name of the tensor; "" where the tensor has none.
-        reason: What about it is wrong.
+    `message` is TensorFlow's text, for clients; str() adds the reason, for logs. `alias` is empty while the tensor is not
+    known by one.
     """
 
     def __init__(self, alias: str, reason: str) -> None:
-        super().__init__(f"tensor {alias!r}: {reason}")
+        super().__init__(f"tensor parsing error: {alias}")
+        self.args = (f"{self.message} ({reason})",)
         self.alias = alias
         self.reason = reason
 
 
-class MalformedResponse(SegueError):  # noqa: N818 - errors are named for the user's situation
-    """The bytes that a server answered with are no PredictResponse.
-
-    Attributes:
-        reason: What about them is wrong.
-    """
+class MalformedResponse(SegueError):
+    """The bytes that a server answered with are no PredictResponse; `reason` says what about them is wrong."""
 
     def __init__(self, reason: str) -> None:
-        super().__init__(f"not a PredictResponse: {reason}")
+        super().__init__(f"the server's answer is not a PredictResponse: {reason}")
         self.reason = reason
+
+
+class NotServed(SegueError):
+    """What was asked for is not here."""
+
+
+class ModelNotFound(NotServed):
+    """No such model, or no such version of it, is available."""
+
+
+class StatusNotFound(NotServed):
+    """GetModelStatus asked for a model or version that this server has never seen."""
+
+
+class SignatureNotFound(SegueError):
+    """The model has no signature of that name."""
+
+
+class PackageError(SegueError):
+    """A model package or the repository cannot be used."""
+
+
+class DamagedPackage(PackageError):
+    """A version folder is incomplete, altered or not a package."""
+
+
+class InvalidName(PackageError):
+    """A model name that cannot be a folder of the repository."""
+
+
+class NameLocked(PackageError):
+    """Another process is publishing under the same name."""
+
+
+class RepositoryUnwritable(PackageError):
+    """The disk is full, or the repository may not be written to."""
+
+
+class BackendError(SegueError):
+    """A runtime refused."""
+
+
+class GraphNotLoadable(BackendError):
+    """The ONNX file does not load in the runtime."""
+
+
+class RunFailed(BackendError):
+    """The runtime failed on an input that passed every check of ours."""
+
+
+class OutOfMemory(BackendError):
+    """The runtime could not allocate what the request needs."""
+
+
+class ProofFailed(BackendError):
+    """The runtime's answers to the golden inputs differ from TensorFlow's."""

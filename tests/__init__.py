@@ -1,1 +1,1 @@
-"""Segue's tests; the folders mirror the source tree."""
+"""The tests, mirroring the source; `e2e` runs real clients against real processes."""

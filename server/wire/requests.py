@@ -67,9 +67,7 @@ def parse_predict_request(data: bytes) -> PredictRequest:
             if tag == _INPUTS:
                 tensor = _input(data, start, stop)
                 if tensor.alias in inputs:
-                    inputs[
-                        tensor.alias
-                    ].check_values()  # the last one wins, but protobuf minds the others too
+                    inputs[tensor.alias].check_values()  # the last one wins, but protobuf minds the others too
                 inputs[tensor.alias] = tensor
             elif tag == _MODEL_SPEC:
                 specs.append(data[start:stop])

@@ -124,9 +124,7 @@ class RawTensor:
         if kind is STRING:
             return _objects(self._content_strings(bytes(content), count))
         if len(content) != count * kind.itemsize:
-            raise MalformedTensor(
-                self.alias, f"tensor_content has {len(content)} bytes, not {count * kind.itemsize}"
-            )
+            raise MalformedTensor(self.alias, f"tensor_content has {len(content)} bytes, not {count * kind.itemsize}")
         if kind is BOOL and np.frombuffer(content, np.uint8).max() > 1:
             raise MalformedTensor(self.alias, "tensor_content has a bool that is neither 0 nor 1")
         return np.frombuffer(content, kind.dtype)

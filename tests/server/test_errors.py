@@ -1,27 +1,42 @@
-"""The tree of errors."""
+"""Tests of `server.errors`."""
+
+import re
 
 import pytest
 
-from server.errors import InvalidRequest, MalformedRequest, MalformedResponse, MalformedTensor, SegueError
+from server import errors
+from server.services.edge import STATUS_CODES, status_code, status_text
+
+CLASSES = [kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, errors.SegueError)]
+LEAVES = [kind for kind in CLASSES if not kind.__subclasses__()]
 
 
-def test_the_root_names_no_situation() -> None:
-    """Nobody can raise the root itself: every error says what the user's situation is."""
-    with pytest.raises(TypeError, match="names no situation"):
-        SegueError("something went wrong")
+def test_the_docstring_draws_the_whole_tree() -> None:
+    """Whoever reads the module's first lines knows every error there is."""
+    drawn = set(re.findall(r"[A-Z]\w+(?=  |\n)", errors.__doc__ or ""))
+    assert {kind.__name__ for kind in CLASSES} <= drawn
 
 
-def test_the_tree() -> None:
-    """A server answers both kinds of bad request alike by catching one class; a client's trouble is apart."""
-    assert issubclass(MalformedRequest, InvalidRequest)
-    assert issubclass(MalformedTensor, InvalidRequest)
-    assert not issubclass(MalformedResponse, InvalidRequest)
-    assert issubclass(InvalidRequest, SegueError)
+@pytest.mark.parametrize("kind", LEAVES, ids=lambda kind: kind.__name__)
+def test_every_error_has_a_status_code(kind: type[errors.SegueError]) -> None:
+    """No error of ours reaches a client as an unmapped failure."""
+    assert any(ancestor in STATUS_CODES for ancestor in kind.__mro__[: kind.__mro__.index(errors.SegueError)])
 
 
-def test_errors_carry_their_facts() -> None:
-    """What the status text at the edge needs is there as attributes, not only inside a sentence."""
-    error = MalformedTensor("x", "a dimension of size -1")
-    assert (error.alias, error.reason) == ("x", "a dimension of size -1")
-    assert str(error) == "tensor 'x': a dimension of size -1"
-    assert str(MalformedRequest("it ends within a field")) == "not a PredictRequest: it ends within a field"
+@pytest.mark.parametrize("kind", [errors.SegueError, errors.NotServed, errors.PackageError, errors.BackendError])
+def test_abstract_errors_are_refused(kind: type[errors.SegueError]) -> None:
+    """An error always names a situation."""
+    with pytest.raises(TypeError, match="abstract"):
+        kind("something")
+
+
+def test_the_nearest_class_decides() -> None:
+    """A subclass with its own code does not get its parent's."""
+    assert status_code(errors.OutOfMemory("no memory")).name == "RESOURCE_EXHAUSTED"
+    assert status_code(errors.RunFailed("broken")).name == "INTERNAL"
+
+
+def test_long_messages_are_cut_as_tensorflow_serving_cuts_them() -> None:
+    """Messages travel in HTTP/2 headers, which have limits; 1,024 characters is TensorFlow Serving's."""
+    assert status_text("a" * 1024) == "a" * 1024
+    assert status_text("a" * 1025) == "a" * 1024 + "...TRUNCATED"

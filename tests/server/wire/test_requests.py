@@ -92,9 +92,7 @@ def _message(*parts: st.SearchStrategy[bytes], most: int = 6) -> st.SearchStrate
     return st.lists(st.one_of(*parts), max_size=most).map(b"".join)
 
 
-varints = st.lists(st.integers(0, 2**64 - 1) | small, max_size=5).map(
-    lambda all_: b"".join(map(encode_varint, all_))
-)
+varints = st.lists(st.integers(0, 2**64 - 1) | small, max_size=5).map(lambda all_: b"".join(map(encode_varint, all_)))
 unknown = st.one_of(
     _number(30, st.integers(0, 2**64 - 1)),
     _field(31, junk),
@@ -203,9 +201,7 @@ def test_every_prefix_of_a_request_is_handled(data: bytes) -> None:
 def test_a_plain_request() -> None:
     """What a client has put in comes out: model, signature, filter, and the tensors in their order."""
     inputs = {"b": np.ones((2, 2), np.float32), "a": np.array([7])}
-    data = encode_predict_request(
-        inputs, name="m", version=3, signature_name="s", output_filter=["y", "z", "y"]
-    )
+    data = encode_predict_request(inputs, name="m", version=3, signature_name="s", output_filter=["y", "z", "y"])
     parsed = parse_predict_request(data)
     assert parsed.model_spec == ModelSpec("m", 3, None, "s")
     assert parsed.output_filter == ("y", "z", "y")
@@ -240,13 +236,10 @@ def test_the_last_of_equal_aliases_wins() -> None:
     """Entries of a map replace each other, values within one entry merge."""
     first, second = (tensor_to_proto(np.array([value], np.float32)).SerializeToString() for value in (1, 2))
     twice = b"".join(
-        length_delimited(2, length_delimited(1, b"x") + length_delimited(2, value))
-        for value in (first, second)
+        length_delimited(2, length_delimited(1, b"x") + length_delimited(2, value)) for value in (first, second)
     )
     assert parse_predict_request(twice).inputs["x"].to_numpy().tolist() == [2]
-    merged = length_delimited(
-        2, length_delimited(1, b"x") + length_delimited(2, first) + length_delimited(2, second)
-    )
+    merged = length_delimited(2, length_delimited(1, b"x") + length_delimited(2, first) + length_delimited(2, second))
     assert parse_predict_request(merged).inputs["x"].to_numpy().tolist() == [[1]]
     check_against_protobuf(twice)
     check_against_protobuf(merged)
@@ -270,9 +263,7 @@ def test_endless_options_are_refused() -> None:
 def test_unknown_fields_of_an_entry_are_skipped() -> None:
     """An input with a field from the future beside its name and its value is still that input."""
     value = tensor_to_proto(np.array([2.5])).SerializeToString()
-    data = length_delimited(
-        2, length_delimited(1, b"x") + length_delimited(9, b"?") + length_delimited(2, value)
-    )
+    data = length_delimited(2, length_delimited(1, b"x") + length_delimited(9, b"?") + length_delimited(2, value))
     assert parse_predict_request(data).inputs["x"].to_numpy().tolist() == [2.5]
 
 

@@ -42,9 +42,7 @@ def test_a_response_is_what_protobuf_would_have_written(as_content: bool) -> Non
 @pytest.mark.parametrize("as_content", [False, True])
 def test_our_client_reads_what_our_server_writes(as_content: bool) -> None:  # noqa: FBT001 - parametrized
     """Model, version, signature and all outputs come back with dtype, shape and values."""
-    data = encode_predict_response(
-        OUTPUTS.items(), name="m", version=0, signature_name="s", as_content=as_content
-    )
+    data = encode_predict_response(OUTPUTS.items(), name="m", version=0, signature_name="s", as_content=as_content)
     spec, outputs = parse_predict_response(data)
     assert spec == ModelSpec("m", 0, None, "s")
     assert outputs.keys() == OUTPUTS.keys()

@@ -133,9 +133,7 @@ def theirs(cases: dict[str, Proto], tmp_path_factory: pytest.TempPathFactory) ->
     """What TensorFlow makes of each case; None where it refuses."""
     folder = tmp_path_factory.mktemp("reference")
     source, target = folder / "in.json", folder / "out.json"
-    source.write_text(
-        json.dumps([(p.dtype, base64.b64encode(p.SerializeToString()).decode()) for p in cases.values()])
-    )
+    source.write_text(json.dumps([(p.dtype, base64.b64encode(p.SerializeToString()).decode()) for p in cases.values()]))
     subprocess.run(
         [sys.executable, str(CHILD), str(source), str(target)],
         check=True,
@@ -149,9 +147,7 @@ def theirs(cases: dict[str, Proto], tmp_path_factory: pytest.TempPathFactory) ->
             answers[name] = None
         else:
             shape, values = answer
-            decoded = (
-                [*map(base64.b64decode, values)] if isinstance(values, list) else base64.b64decode(values)
-            )
+            decoded = [*map(base64.b64decode, values)] if isinstance(values, list) else base64.b64decode(values)
             answers[name] = (tuple(shape), decoded)
     return answers
 

@@ -1,0 +1,48 @@
+# Everything that a person does with this repository. Each target does its own set-up.
+PYTHON ?= python3.11
+VENV   ?= .venv
+BIN     = $(VENV)/bin
+PIP     = $(BIN)/pip --disable-pip-version-check --quiet
+
+.PHONY: setup setup-convert setup-serve demo serve test check bench protos lock clean
+.DELETE_ON_ERROR:
+
+# One environment for development: serving, conversion, checks and tests.
+setup: $(VENV)/.dev
+# The two environments that the image is made of.
+setup-convert: $(VENV)/.convert
+setup-serve: $(VENV)/.serve
+
+$(VENV)/.%: locks/%.txt pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(PIP) install --require-hashes --no-deps -r $<
+	$(PIP) install --no-deps --no-build-isolation $(if $(filter dev,$*),--editable) .
+	touch $@
+
+demo: setup
+	$(BIN)/python -m examples.demo
+
+serve: setup
+	$(BIN)/segue-server
+
+test: setup check
+	$(BIN)/python -m pytest
+
+check: setup
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+bench: setup
+	$(BIN)/python -m benchmarks.request_path
+
+protos: setup
+	$(BIN)/python -m protos.generate
+
+# Choose versions again, within pyproject.toml's bounds. The development lock decides; the others follow it.
+lock: setup
+	$(BIN)/python -m locks.compile
+
+clean:
+	rm -rf $(VENV) .cache build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

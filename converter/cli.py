@@ -1,0 +1,253 @@
+"""The command line: `convert-and-deploy SOURCE --name NAME`. What people type and see, exit codes, and nothing else."""
+
+import json
+import signal
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from enum import IntEnum
+from pathlib import Path
+from types import FrameType
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.status import Status
+from rich.syntax import Syntax
+from rich.table import Table
+
+from converter import errors, report
+from converter.pipeline import Outcome, Request, convert_and_deploy
+from server.errors import SegueError
+from server.parity import Tolerance
+from server.repository.names import check_model_name
+
+
+class ExitCode(IntEnum):
+    """What a script can rely on."""
+
+    DONE = 0
+    BUG = 1
+    USAGE = 2
+    SOURCE = 3
+    CONVERSION = 4
+    INPUTS = 5
+    DIFFERENT = 6
+    REPOSITORY = 7
+    NOT_DEPLOYED = 8
+    INTERRUPTED = 130
+    TERMINATED = 143
+
+
+# The nearest class in an error's ancestry decides.
+EXIT_CODES: dict[type[Exception], ExitCode] = {
+    errors.NotAModel: ExitCode.SOURCE,
+    errors.UnloadableModel: ExitCode.SOURCE,
+    errors.SignatureMissing: ExitCode.SOURCE,
+    errors.InputsRejected: ExitCode.INPUTS,
+    errors.OutputsDiffer: ExitCode.DIFFERENT,
+    errors.NondeterministicModel: ExitCode.DIFFERENT,
+    errors.DiskFull: ExitCode.REPOSITORY,
+    errors.NotDeployed: ExitCode.NOT_DEPLOYED,
+    errors.ConversionError: ExitCode.CONVERSION,
+    SegueError: ExitCode.REPOSITORY,
+}
+
+HELP = """Convert a TensorFlow model to ONNX once, prove that nothing changed, publish it, and see it served.
+
+Exit codes: 0 done; 2 wrong usage; 3 the source cannot be read as a model, or lacks the signature; 4 it cannot be
+converted; 5 the inputs do not fit; 6 outputs differ from TensorFlow's; 7 the repository cannot be used; 8 published,
+but not served as it should be; 130 interrupted; 1 a bug of ours. With 2 to 7 the repository is as it was.
+"""
+
+app = typer.Typer(add_completion=False, rich_markup_mode="rich", no_args_is_help=True)
+
+
+@app.callback()
+def group() -> None:
+    """The way out of TensorFlow Serving; without a subcommand's name, `convert` is meant."""
+
+
+@app.command(help=HELP)
+def convert(
+    source: Annotated[Path, typer.Argument(help="A SavedModel folder, a .keras file, or a whole model in .h5.")],
+    name: Annotated[str, typer.Option(help="The model's name for clients.")],
+    repository: Annotated[Path, typer.Option(help="Folder to publish to; created if missing.")] = Path("models"),
+    server: Annotated[
+        str | None, typer.Option(help="Server that should serve it.", show_default="localhost:8500")
+    ] = None,
+    signature: Annotated[list[str] | None, typer.Option(help="Convert only this signature; may be repeated.")] = None,
+    inputs: Annotated[Path | None, typer.Option(help="Representative inputs: an .npz of arrays by alias.")] = None,
+    tag: Annotated[list[str] | None, typer.Option(help="Tag of the SavedModel's graph.", show_default="serve")] = None,
+    atol: Annotated[float | None, typer.Option(help="Allowed absolute difference, instead of the default.")] = None,
+    rtol: Annotated[float | None, typer.Option(help="Allowed relative difference, instead of the default.")] = None,
+    seed: Annotated[int, typer.Option(help="Of random inputs.")] = 0,
+    wait: Annotated[float, typer.Option(help="Seconds that the server may take to load it.")] = 120.0,
+    time_limit: Annotated[float, typer.Option(help="Seconds that the conversion may take.")] = 3600.0,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object on standard output.")] = False,
+) -> None:
+    """Convert, prove, publish, wait until served, ask the golden questions."""
+    request = Request(
+        source=source,
+        name=_model_name(name),
+        repository=repository,
+        server=server or "localhost:8500",
+        server_required=server is not None,
+        signatures=tuple(dict.fromkeys(signature)) if signature else None,
+        tags=tuple(tag) if tag else ("serve",),
+        inputs=inputs,
+        tolerance=_tolerance(atol, rtol),
+        seed=seed,
+        wait_seconds=wait,
+        wall_seconds=time_limit,
+    )
+    console = Console(stderr=True, highlight=False)
+    raise typer.Exit(_run(request, console, as_json=as_json))
+
+
+def _run(request: Request, console: Console, *, as_json: bool) -> int:
+    try:
+        with _progress(console) as listener:
+            outcome = convert_and_deploy(request, listener)
+    except (errors.ConversionError, SegueError) as error:
+        return _fail(error, console, as_json=as_json)
+    except KeyboardInterrupt:
+        console.print("\n[bold]Interrupted.[/bold] What was not published is gone; nothing else was touched.")
+        return ExitCode.INTERRUPTED
+    if as_json:
+        print(json.dumps(_outcome_json(outcome), indent=2))
+    else:
+        _show(outcome, Console(highlight=False))
+    return ExitCode.DONE
+
+
+def _fail(error: errors.ConversionError | SegueError, console: Console, *, as_json: bool) -> int:
+    code = next(EXIT_CODES[kind] for kind in type(error).__mro__ if kind in EXIT_CODES)
+    cause, advice = (error.cause, error.advice) if isinstance(error, errors.ConversionError) else (error.message, "")
+    if as_json:
+        kind = type(error).__name__
+        print(json.dumps({"error": {"kind": kind, "cause": cause, "advice": advice}, "exit_code": code}, indent=2))
+    console.print("[bold red]Error:[/bold red]", end=" ")
+    console.print(cause, markup=False)
+    if advice:
+        console.print("[bold]What to do:[/bold]", end=" ")
+        console.print(advice, markup=False)
+    return code
+
+
+@dataclass(slots=True)
+class _Listener:
+    """Says each step on the terminal: a spinner while it runs, a line when it is done."""
+
+    console: Console
+    status: Status
+
+    def step(self, name: str, message: str) -> None:
+        if self.console.is_terminal:
+            self.status.update(f"[bold]{name:<8}[/bold] {_escaped(message)}")
+        else:
+            self.console.print(f"{name:<8} {_escaped(message)} ...")
+
+    def done(self, name: str, message: str, seconds: float) -> None:
+        took = f" [dim]({seconds:.1f} s)[/dim]" if seconds else ""
+        self.console.print(f"[green]✓[/green] [bold]{name:<8}[/bold] {_escaped(message)}{took}")
+
+
+def _escaped(text: str) -> str:
+    return text.replace("[", r"\[")
+
+
+@contextmanager
+def _progress(console: Console) -> Iterator[_Listener]:
+    status = console.status("")
+    if console.is_terminal:
+        with status:
+            yield _Listener(console, status)
+    else:
+        yield _Listener(console, status)
+
+
+def _show(outcome: Outcome, console: Console) -> None:
+    served = outcome.served.differences if outcome.served else None
+    table = Table(title=f"{outcome.name} version {outcome.version} against TensorFlow", title_justify="left")
+    for heading in ("signature", "output", "tensor", "compared", "ONNX Runtime", "served", "allowed", "batchable"):
+        table.add_column(heading, justify="right" if heading in {"compared", "ONNX Runtime", "served"} else "left")
+    for row in report.output_rows(outcome.manifest, served):
+        at_server = "-" if row.served is None else f"{row.served:.1e}"
+        cells = (row.signature, row.output, row.tensor, f"{row.elements:,}", f"{row.proof:.1e}", at_server)
+        table.add_row(*map(_escaped, (*cells, row.allowed, row.batching)))
+    console.print(table)
+    console.print(f"[dim]largest absolute differences; report: {outcome.folder / 'report.md'}[/dim]")
+    if outcome.served:
+        first = f"Served at {outcome.server}, {outcome.served.milliseconds:.1f} ms per golden request. Call it:"
+    else:
+        first = (
+            f"Published; no server answers at {outcome.server}. Start one with\n"
+            f"    segue-server --repository {outcome.folder.parent.parent}\nand call it:"
+        )
+    console.print(first, markup=False)
+    text = report.snippet(outcome.name, outcome.manifest, outcome.server)
+    if console.is_terminal:
+        console.print(Syntax(text, "python", background_color="default"))
+    else:
+        print(text)
+
+
+def _outcome_json(outcome: Outcome) -> dict[str, object]:
+    served = outcome.served
+    return {
+        "name": outcome.name,
+        "version": outcome.version,
+        "folder": str(outcome.folder),
+        "reused_version": outcome.reused,
+        "source": {"kind": outcome.manifest.source.kind, "sha256": outcome.manifest.source.digest},
+        "server": {
+            "address": outcome.server,
+            "served": served is not None,
+            "golden_requests": served.requests if served else 0,
+            "median_milliseconds": served.milliseconds if served else None,
+        },
+        "signatures": report.as_json(outcome.manifest, served.differences if served else None),
+        "seconds": {name: round(seconds, 3) for name, seconds in outcome.seconds.items()},
+        "snippet": report.snippet(outcome.name, outcome.manifest, outcome.server),
+        "exit_code": int(ExitCode.DONE),
+    }
+
+
+def _model_name(name: str) -> str:
+    try:
+        return check_model_name(name)
+    except SegueError as error:
+        raise typer.BadParameter(error.message, param_hint="--name") from error
+
+
+def _tolerance(atol: float | None, rtol: float | None) -> Tolerance | None:
+    if atol is None and rtol is None:
+        return None
+    if min(atol or 0.0, rtol or 0.0) < 0:
+        raise typer.BadParameter("a tolerance cannot be negative", param_hint="--atol/--rtol")
+    return Tolerance(atol or 0.0, rtol or 0.0)
+
+
+def _with_subcommand(arguments: Sequence[str]) -> list[str]:
+    """`convert` is meant unless the first word is a subcommand; `./status` names a path."""
+    known = {
+        command.name or (command.callback.__name__ if command.callback else "") for command in app.registered_commands
+    }
+    first = arguments[0] if arguments else "--help"
+    return list(arguments) if first in known or first == "--help" else ["convert", *arguments]
+
+
+def _terminate(_number: int, _frame: FrameType | None) -> None:
+    raise SystemExit(ExitCode.TERMINATED)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """The console script `convert-and-deploy`."""
+    signal.signal(signal.SIGTERM, _terminate)  # so that what Ctrl-C cleans up is cleaned up then too
+    app(args=_with_subcommand(sys.argv[1:] if arguments is None else arguments), prog_name="convert-and-deploy")
+
+
+if __name__ == "__main__":
+    main()

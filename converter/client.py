@@ -1,0 +1,82 @@
+"""A client of the serving API, for the command line: the only module of the converter that imports grpc."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+
+import grpc
+
+from protos.serving import model_service_pb2
+from server.arrays import Array
+from server.wire.responses import encode_predict_request, parse_predict_response
+
+_PREDICT = "/tensorflow.serving.PredictionService/Predict"
+_GET_MODEL_STATUS = "/tensorflow.serving.ModelService/GetModelStatus"
+
+
+class ServerUnreachable(Exception):
+    """Nothing answers at the address, or it stopped answering."""
+
+
+class CallFailed(Exception):
+    """The server answered a call with an error; the text has code and message."""
+
+
+class ServingClient:
+    """Calls one server."""
+
+    def __init__(self, channel: grpc.Channel) -> None:
+        self._predict: grpc.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(_PREDICT)
+        self._status: grpc.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(_GET_MODEL_STATUS)
+
+    def version_status(self, name: str, version: int, timeout: float) -> model_service_pb2.ModelVersionStatus | None:
+        """What the server says of a version; None if it does not know it (yet).
+
+        Args:
+            name: The model.
+            version: Its version.
+            timeout: Seconds.
+
+        Raises:
+            ServerUnreachable: Nothing answers.
+            CallFailed: The server refused.
+        """
+        request = model_service_pb2.GetModelStatusRequest()
+        request.model_spec.name = name
+        request.model_spec.version.value = version
+        try:
+            data = self._status(request.SerializeToString(), timeout=timeout)
+        except grpc.RpcError as error:
+            if error.code() is grpc.StatusCode.NOT_FOUND:
+                return None
+            raise _as_ours(error) from error
+        return next(iter(model_service_pb2.GetModelStatusResponse.FromString(data).model_version_status), None)
+
+    def predict(
+        self, name: str, version: int, signature: str, inputs: Mapping[str, Array], timeout: float
+    ) -> dict[str, Array]:
+        """Send one request to a given version and return the outputs by alias.
+
+        Raises:
+            ServerUnreachable: Nothing answers.
+            CallFailed: The server refused.
+        """
+        request = encode_predict_request(inputs, name=name, version=version, signature_name=signature)
+        try:
+            return parse_predict_response(self._predict(request, timeout=timeout))[1]
+        except grpc.RpcError as error:
+            raise _as_ours(error) from error
+
+
+@contextmanager
+def connected(address: str) -> Iterator[ServingClient]:
+    """A client for HOST:PORT; nothing is sent before the first call."""
+    unlimited = [("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1)]
+    with grpc.insecure_channel(address, options=unlimited) as channel:
+        yield ServingClient(channel)
+
+
+def _as_ours(error: grpc.RpcError) -> Exception:
+    code, details = error.code(), error.details()
+    if code in {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED}:
+        return ServerUnreachable(str(details))
+    return CallFailed(f"{code.name}: {details}")

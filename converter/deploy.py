@@ -1,0 +1,124 @@
+"""From a published version to an answered request: wait until it is served, then ask the golden questions."""
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from converter.client import CallFailed, ServerUnreachable, ServingClient
+from converter.errors import NotDeployed
+from protos.segue import package_pb2
+from protos.serving import model_service_pb2
+from server.arrays import Array
+from server.lifecycle.states import State
+from server.parity import Difference, Tolerance, compare
+
+# How long a server that is there may take for a status call.
+_CALL_SECONDS = 5.0
+# A golden request may be large and the model slow.
+_PREDICT_SECONDS = 120.0
+_POLL_SECONDS = 0.2
+
+
+@dataclass(frozen=True, slots=True)
+class Served:
+    """What the server answered to the golden inputs.
+
+    Attributes:
+        differences: From TensorFlow's answers, by signature and output alias.
+        requests: How many Predict calls were made.
+        milliseconds: The median of their times, as this client saw them.
+    """
+
+    differences: Mapping[tuple[str, str], Difference]
+    requests: int
+    milliseconds: float
+
+
+def wait_available(
+    client: ServingClient, name: str, version: int, seconds: float, sleep: Callable[[float], None] = time.sleep
+) -> float:
+    """Wait until the server says AVAILABLE; returns the seconds that it took.
+
+    Raises:
+        NotDeployed: The version failed on the server, or it was not seen in time.
+        ServerUnreachable: The server stopped answering.
+    """
+    begin = time.monotonic()
+    status = None
+    while time.monotonic() - begin < seconds:
+        status = client.version_status(name, version, _CALL_SECONDS)
+        if status is not None and status.state == State.AVAILABLE:
+            return time.monotonic() - begin
+        if status is not None and status.state == State.END:
+            raise NotDeployed(
+                f"The server refused version {version} of {name!r}: {status.status.error_message}",
+                "Any older version goes on serving; the server's log has more.",
+            )
+        sleep(_POLL_SECONDS)
+    raise _not_seen(name, version, seconds, status)
+
+
+def _not_seen(
+    name: str, version: int, seconds: float, status: model_service_pb2.ModelVersionStatus | None
+) -> NotDeployed:
+    if status is None:
+        return NotDeployed(
+            f"The server has not seen version {version} of {name!r} within {seconds:.0f} s.",
+            "Does it watch the repository that was published to? Compare its --repository with this one's.",
+        )
+    state = State(status.state).name
+    return NotDeployed(
+        f"Version {version} of {name!r} is still {state} on the server after {seconds:.0f} s.",
+        "It may yet become available: wait longer with --wait.",
+    )
+
+
+def ask_golden(
+    client: ServingClient, name: str, version: int, manifest: package_pb2.ModelPackage, arrays: Mapping[str, Array]
+) -> Served:
+    """Send every golden input through Predict and compare with TensorFlow's answers.
+
+    Raises:
+        NotDeployed: An answer is an error, or differs by more than the manifest's tolerance.
+        ServerUnreachable: The server stopped answering.
+    """
+    differences: dict[tuple[str, str], Difference] = {}
+    times = []
+    for signature in manifest.signatures:
+        tolerances = {b.alias: Tolerance(b.tolerance.absolute, b.tolerance.relative) for b in signature.outputs}
+        for case in signature.golden:
+            inputs = {alias: arrays[key] for alias, key in case.inputs.items()}
+            begin = time.perf_counter()
+            try:
+                outputs = client.predict(name, version, signature.name, inputs, _PREDICT_SECONDS)
+            except CallFailed as error:
+                raise _refused(signature.name, str(error)) from error
+            times.append(time.perf_counter() - begin)
+            if outputs.keys() != case.outputs.keys():
+                raise _refused(signature.name, f"outputs {sorted(outputs)} instead of {sorted(case.outputs)}")
+            for alias, key in case.outputs.items():
+                measured = compare(arrays[key], outputs[alias], tolerances[alias])
+                where = (signature.name, alias)
+                differences[where] = differences.get(where, Difference()).merged(measured)
+    for (signature_name, alias), difference in differences.items():
+        if difference.problem:
+            raise _refused(signature_name, f"output {alias!r}: {difference.problem}")
+    return Served(differences, len(times), 1e3 * sorted(times)[len(times) // 2])
+
+
+def _refused(signature: str, what: str) -> NotDeployed:
+    return NotDeployed(
+        f"The server does not answer signature {signature!r} as TensorFlow did: {what}",
+        "The package passed its proof here, so look at what differs there: versions, hardware, a proxy in between.",
+    )
+
+
+def answers(client: ServingClient, name: str, version: int) -> bool:
+    """True if a server of this API answers at all."""
+    try:
+        client.version_status(name, version, _CALL_SECONDS)
+    except ServerUnreachable:
+        return False
+    except CallFailed:
+        return True
+    return True

@@ -1,0 +1,201 @@
+"""What a conversion gave, for people and for machines: report.md, JSON, and the snippet that calls the model.
+
+Only texts and plain values here; how they look on a terminal is the command line's business.
+"""
+
+import itertools
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from protos.segue import package_pb2
+from protos.tensorflow import signature_pb2
+from server.parity import Difference
+from server.signatures import DEFAULT_SIGNATURE
+from server.wire.dtypes import SERVED, name_of
+
+
+@dataclass(frozen=True, slots=True)
+class OutputRow:
+    """One output and how well it equals TensorFlow's; `served` is None if no server was asked."""
+
+    signature: str
+    output: str
+    tensor: str
+    elements: int
+    proof: float
+    served: float | None
+    allowed: str
+    batching: str
+
+
+def output_rows(
+    manifest: package_pb2.ModelPackage, served: Mapping[tuple[str, str], Difference] | None
+) -> list[OutputRow]:
+    """A row for each output of each signature."""
+    rows = []
+    for signature in manifest.signatures:
+        for binding in signature.outputs:
+            info = signature.signature_def.outputs[binding.alias]
+            difference = served.get((signature.name, binding.alias)) if served else None
+            rows.append(
+                OutputRow(
+                    signature=signature.name,
+                    output=binding.alias,
+                    tensor=f"{name_of(info.dtype)} {shape_text(info)}",
+                    elements=binding.proof.elements,
+                    proof=binding.proof.max_absolute,
+                    served=difference.max_absolute if difference else None,
+                    allowed=f"{binding.tolerance.absolute:.1e} + {binding.tolerance.relative:.0e}·|y|",
+                    batching="yes" if signature.batching.batchable else "no",
+                )
+            )
+    return rows
+
+
+def shape_text(info: signature_pb2.TensorInfo) -> str:
+    """A shape as TensorFlow people write it: [?,3], or ? for unknown rank."""
+    if info.tensor_shape.unknown_rank:
+        return "?"
+    return "[" + ",".join("?" if dim.size < 0 else str(dim.size) for dim in info.tensor_shape.dim) + "]"
+
+
+def markdown(name: str, manifest: package_pb2.ModelPackage) -> str:
+    """The report that travels with the package."""
+    source = manifest.source
+    tools = ", ".join(f"{tool} {version}" for tool, version in sorted(manifest.tools.items()))
+    lines = [
+        f"# {name}",
+        "",
+        f"Converted from the {source.kind.replace('_', ' ')} `{source.label}` ({source.bytes:,} bytes, SHA-256",
+        f"`{source.digest}`) on {manifest.created.ToDatetime():%Y-%m-%d %H:%M} UTC to ONNX opset {manifest.opset}",
+        f"with {tools}.",
+        "",
+        "## Outputs against TensorFlow's",
+        "",
+        "| signature | output | tensor | elements compared | largest difference | allowed |",
+        "|---|---|---|---|---|---|",
+        *(
+            f"| {r.signature} | {r.output} | {r.tensor} | {r.elements:,} | {r.proof:.1e} | {r.allowed} |"
+            for r in output_rows(manifest, None)
+        ),
+        "",
+        "## Batching",
+        "",
+        *(f"- {s.name}: {'yes' if s.batching.batchable else 'no'}, {s.batching.reason}." for s in manifest.signatures),
+        "",
+        "## Golden cases",
+        "",
+        *itertools.chain.from_iterable(map(_golden_lines, manifest.signatures)),
+        "",
+        "## Variables",
+        "",
+        *_variable_lines(manifest),
+    ]
+    if manifest.notes:
+        lines += ["", "## Notes", "", *(f"- {note}" for note in manifest.notes)]
+    return "\n".join(lines) + "\n"
+
+
+def _golden_lines(signature: package_pb2.Signature) -> Iterator[str]:
+    for case in signature.golden:
+        batch = f"batch of {case.batch}" if case.batch else "no common batch"
+        yield f"- {signature.name}: {case.origin}, {batch}"
+
+
+def _variable_lines(manifest: package_pb2.ModelPackage) -> Iterator[str]:
+    mapped = {v.name: v for entry in manifest.initializers for v in entry.variables}
+    unmapped = {v.name: v for v in manifest.unmapped_variables if v.name not in mapped}
+    yield f"{len(mapped)} of {len(mapped) + len(unmapped)} TensorFlow variables are initializers of the graphs, as they"
+    yield f"were or transposed: {_count(mapped.values()):,} of {_count([*mapped.values(), *unmapped.values()]):,} elements."
+    for variable in unmapped.values():
+        yield f"- folded or regrouped: `{variable.name}` {list(variable.shape)}"
+
+
+def _count(variables: Iterable[package_pb2.Variable]) -> int:
+    total = 0
+    for variable in variables:
+        size = 1
+        for dimension in variable.shape:
+            size *= dimension
+        total += size
+    return total
+
+
+def snippet(name: str, manifest: package_pb2.ModelPackage, address: str) -> str:
+    """Python that calls the model with TensorFlow Serving's published client, ready to run."""
+    signature = _snippet_signature(manifest.signatures)
+    lines = [
+        "import grpc",
+        "import numpy as np",
+        "import tensorflow as tf",
+        "from tensorflow_serving.apis import predict_pb2, prediction_service_pb2_grpc",
+        "",
+        f"channel = grpc.insecure_channel({address!r}, options=[('grpc.max_receive_message_length', -1)])",
+        "stub = prediction_service_pb2_grpc.PredictionServiceStub(channel)",
+        "request = predict_pb2.PredictRequest()",
+        f"request.model_spec.name = {name!r}",
+        f"request.model_spec.signature_name = {signature.name!r}",
+    ]
+    case = signature.golden[0] if signature.golden else None
+    for alias in sorted(signature.signature_def.inputs):
+        info = signature.signature_def.inputs[alias]
+        lines.append(f"request.inputs[{alias!r}].CopyFrom(tf.make_tensor_proto({_example(info, case)}))")
+    lines += [
+        "reply = stub.Predict(request, timeout=60)",
+        "for output, tensor in sorted(reply.outputs.items()):",
+        "    print(output, tf.make_ndarray(tensor))",
+    ]
+    return "\n".join(lines)
+
+
+def _snippet_signature(signatures: Sequence[package_pb2.Signature]) -> package_pb2.Signature:
+    return next((s for s in signatures if s.name == DEFAULT_SIGNATURE), signatures[0])
+
+
+def _example(info: signature_pb2.TensorInfo, case: package_pb2.GoldenCase | None) -> str:
+    """An expression for an array that the input takes: zeros, dynamic dimensions of size 1."""
+    dims = [] if info.tensor_shape.unknown_rank else [max(1, dim.size) for dim in info.tensor_shape.dim]
+    if case is not None and not case.batch and info.tensor_shape.unknown_rank:
+        dims = [1]
+    shape = f"({', '.join(map(str, dims))}{',' if len(dims) == 1 else ''})"
+    if name_of(info.dtype) == "string":
+        return f"np.full({shape}, b'')"
+    numpy_name = (
+        "tf.bfloat16.as_numpy_dtype" if name_of(info.dtype) == "bfloat16" else f"np.{SERVED[info.dtype].dtype.name}"
+    )
+    return f"np.zeros({shape}, {numpy_name.replace('np.bool', 'bool')})"
+
+
+def as_json(
+    manifest: package_pb2.ModelPackage, served: Mapping[tuple[str, str], Difference] | None
+) -> list[dict[str, Any]]:
+    """The signatures as plain values for `--json`."""
+    rows = {(r.signature, r.output): r for r in output_rows(manifest, served)}
+    return [
+        {
+            "name": signature.name,
+            "method_name": signature.signature_def.method_name,
+            "batchable": signature.batching.batchable,
+            "batching": signature.batching.reason,
+            "golden_cases": len(signature.golden),
+            "inputs": {a: _tensor_json(i) for a, i in sorted(signature.signature_def.inputs.items())},
+            "outputs": {
+                binding.alias: {
+                    **_tensor_json(signature.signature_def.outputs[binding.alias]),
+                    "max_absolute_difference": binding.proof.max_absolute,
+                    "max_relative_difference": binding.proof.max_relative,
+                    "elements_compared": binding.proof.elements,
+                    "tolerance": {"absolute": binding.tolerance.absolute, "relative": binding.tolerance.relative},
+                    "served_max_absolute_difference": rows[signature.name, binding.alias].served,
+                }
+                for binding in signature.outputs
+            },
+        }
+        for signature in manifest.signatures
+    ]
+
+
+def _tensor_json(info: signature_pb2.TensorInfo) -> dict[str, Any]:
+    shape = None if info.tensor_shape.unknown_rank else [dim.size for dim in info.tensor_shape.dim]
+    return {"dtype": name_of(info.dtype), "shape": shape, "tensor": info.name}

@@ -1,0 +1,1 @@
+"""Pinned dependencies, with hashes, in the form that pip installs; `compile` makes them."""

@@ -1,0 +1,1 @@
+"""One module per runtime, behind the interface in `interface`."""

@@ -1,0 +1,43 @@
+"""A backend that computes with a Python function instead of a runtime.
+
+It ships so that tests of everything above the backends need no patching; it is never selected for a package.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+
+from server.arrays import Array
+from server.backends.interface import GraphSpec
+
+Compute = Callable[[Mapping[str, Array]], Mapping[str, Array]]
+
+
+class FakeGraph:
+    """Answers with what the function returns."""
+
+    def __init__(self, compute: Compute) -> None:
+        self._compute = compute
+        self.closed = False
+
+    def run(self, inputs: Mapping[str, Array], outputs: Sequence[str]) -> list[Array]:
+        """Call the function; see LoadedGraph.run."""
+        answer = self._compute(inputs)
+        return [answer[name] for name in outputs]
+
+    def close(self) -> None:
+        """Remember that it was closed."""
+        self.closed = True
+
+
+class FakeBackend:
+    """Loads any graph as the function given."""
+
+    name = "fake"
+
+    def __init__(self, compute: Compute) -> None:
+        self._compute = compute
+        self.loaded: list[FakeGraph] = []
+
+    def load(self, graph: GraphSpec) -> FakeGraph:  # noqa: ARG002 - the interface passes what a fake has no use for
+        """Pretend to load; see Backend.load."""
+        self.loaded.append(FakeGraph(self._compute))
+        return self.loaded[-1]

@@ -1,0 +1,67 @@
+"""What a backend is. Pause before you change this: every runtime, the proofs and the tests stand on it.
+
+A backend turns an ONNX file into something that runs; it knows nothing of requests, models or versions.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from server.arrays import Array
+
+
+@dataclass(frozen=True, slots=True)
+class TensorPort:
+    """A graph's input or output: its ONNX name and its dtype as a tensorflow.DataType number."""
+
+    name: str
+    dtype: int
+
+
+@dataclass(frozen=True, slots=True)
+class GraphSpec:
+    """One ONNX file and the ports that the model package says it has."""
+
+    path: Path
+    inputs: tuple[TensorPort, ...]
+    outputs: tuple[TensorPort, ...]
+
+
+class LoadedGraph(Protocol):
+    """A graph in memory. `run` may be called from several threads at once and releases the GIL while it computes."""
+
+    def run(self, inputs: Mapping[str, Array], outputs: Sequence[str]) -> list[Array]:
+        """Answer for one batch.
+
+        Args:
+            inputs: an array for every input port, by ONNX name, with the port's dtype; strings are objects of bytes.
+            outputs: ONNX names of the outputs wanted; the answer has the same order.
+
+        Raises:
+            InvalidRequest: the runtime says that the input does not fit the graph.
+            OutOfMemory: the runtime could not allocate.
+            RunFailed: it failed in another way.
+        """
+        ...
+
+    def close(self) -> None:
+        """Free what the graph holds. No run may be under way, none may follow."""
+        ...
+
+
+class Backend(Protocol):
+    """A runtime."""
+
+    @property
+    def name(self) -> str:
+        """Short and stable: it is a metric label, e.g. "onnxruntime-cpu"."""
+        ...
+
+    def load(self, graph: GraphSpec) -> LoadedGraph:
+        """Load one graph.
+
+        Raises:
+            GraphNotLoadable: the file is damaged, or holds what the runtime cannot run.
+        """
+        ...

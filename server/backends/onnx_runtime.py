@@ -1,0 +1,228 @@
+"""ONNX Runtime as a backend: the only module that imports onnxruntime, and the one place where its errors are mapped.
+
+Strings cross its Python interface as str, so a string tensor must hold UTF-8 here (TensorFlow takes any bytes);
+bfloat16, which numpy lacks, crosses as OrtValue.
+"""
+
+import ctypes
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import ml_dtypes
+import numpy as np
+import onnxruntime as ort
+from onnxruntime.capi import onnxruntime_pybind11_state as ort_errors
+
+from protos.tensorflow import tensor_pb2
+from server.arrays import Array
+from server.backends.interface import GraphSpec, TensorPort
+from server.errors import GraphNotLoadable, InvalidRequest, OutOfMemory, RunFailed, SegueError
+
+logger = logging.getLogger(__name__)
+
+Device = Literal["cpu", "cuda"]
+
+# onnx.TensorProto.BFLOAT16: the serving environment has no onnx package to take the name from.
+_ONNX_BFLOAT16 = 16
+
+# ONNX Runtime's spelling of a port's type, by tensorflow.DataType.
+_TYPE_NAMES: Mapping[int, str] = {
+    tensor_pb2.DT_FLOAT: "tensor(float)",
+    tensor_pb2.DT_DOUBLE: "tensor(double)",
+    tensor_pb2.DT_HALF: "tensor(float16)",
+    tensor_pb2.DT_BFLOAT16: "tensor(bfloat16)",
+    tensor_pb2.DT_INT8: "tensor(int8)",
+    tensor_pb2.DT_INT16: "tensor(int16)",
+    tensor_pb2.DT_INT32: "tensor(int32)",
+    tensor_pb2.DT_INT64: "tensor(int64)",
+    tensor_pb2.DT_UINT8: "tensor(uint8)",
+    tensor_pb2.DT_UINT16: "tensor(uint16)",
+    tensor_pb2.DT_UINT32: "tensor(uint32)",
+    tensor_pb2.DT_UINT64: "tensor(uint64)",
+    tensor_pb2.DT_BOOL: "tensor(bool)",
+    tensor_pb2.DT_STRING: "tensor(string)",
+}
+
+# Everything that a session's creation or run can raise: the pybind module's own classes (direct children of Exception)
+# and the built-in ones that pybind11 translates C++ exceptions and conversions into.
+# MemoryError is what becomes of std::bad_alloc.
+ORT_EXCEPTIONS: tuple[type[Exception], ...] = (
+    *(kind for kind in vars(ort_errors).values() if isinstance(kind, type) and issubclass(kind, Exception)),
+    *(RuntimeError, ValueError, TypeError, MemoryError),
+)
+
+_ALLOCATION_WORDS = ("Failed to allocate memory", "bad_alloc", "out of memory", "BFCArena")
+
+
+def map_run_error(error: Exception) -> SegueError:
+    """The one table from ONNX Runtime's exceptions at a run to ours.
+
+    INVALID_ARGUMENT is what its kernels return for values out of range and shapes that do not fit, as TensorFlow's do.
+    """
+    text = _one_line(error)
+    if isinstance(error, MemoryError) or any(word in text for word in _ALLOCATION_WORDS):
+        return OutOfMemory(f"ONNX Runtime could not allocate memory for this request: {text}")
+    if isinstance(error, (ort_errors.InvalidArgument, ort_errors.Fail, ort_errors.RuntimeException)):
+        return InvalidRequest(f"the model cannot compute this input: {text}")
+    return RunFailed(f"ONNX Runtime failed: {text}")
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())
+
+
+class OnnxRuntimeGraph:
+    """One InferenceSession."""
+
+    def __init__(self, session: ort.InferenceSession, graph: GraphSpec) -> None:
+        self._session: ort.InferenceSession | None = session
+        self._strings_in = frozenset(p.name for p in graph.inputs if p.dtype == tensor_pb2.DT_STRING)
+        self._strings_out = frozenset(p.name for p in graph.outputs if p.dtype == tensor_pb2.DT_STRING)
+        ports = (*graph.inputs, *graph.outputs)
+        self._has_bfloat16 = any(p.dtype == tensor_pb2.DT_BFLOAT16 for p in ports)
+
+    def run(self, inputs: Mapping[str, Array], outputs: Sequence[str]) -> list[Array]:
+        """Answer for one batch; see LoadedGraph.run."""
+        session = self._session
+        if session is None:
+            msg = "the graph is closed"
+            raise RunFailed(msg)
+        feeds = self._encode_strings(inputs) if self._strings_in else inputs
+        try:
+            if self._has_bfloat16:
+                answers = _run_with_ort_values(session, feeds, outputs)
+            else:
+                answers = session.run(outputs, feeds)
+        except ORT_EXCEPTIONS as error:
+            raise map_run_error(error) from error
+        if self._strings_out:
+            answers = [
+                _to_bytes(array) if name in self._strings_out else array
+                for name, array in zip(outputs, answers, strict=True)
+            ]
+        return [np.asarray(array) for array in answers]
+
+    def close(self) -> None:
+        """Drop the session; see LoadedGraph.close."""
+        self._session = None
+
+    def _encode_strings(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
+        return {name: _to_str(name, array) if name in self._strings_in else array for name, array in inputs.items()}
+
+
+class OnnxRuntimeBackend:
+    """ONNX Runtime on one device."""
+
+    def __init__(self, device: Device = "cpu", *, threads: int = 0) -> None:
+        """Make a backend.
+
+        Args:
+            device: "cuda" places what it can on the first GPU and the rest on the CPU.
+            threads: threads within one operator; 0 means one per physical core.
+        """
+        self.device = device
+        self._threads = threads
+
+    @property
+    def name(self) -> str:
+        """The metric label."""
+        return f"onnxruntime-{self.device}"
+
+    def load(self, graph: GraphSpec) -> OnnxRuntimeGraph:
+        """Create the session and check that its ports are the package's; see Backend.load."""
+        options = ort.SessionOptions()
+        options.intra_op_num_threads = self._threads
+        options.log_severity_level = 4  # its errors reach us as exceptions; printed too they would be said twice
+        # A pool that spins after each run takes the cores that the request path needs.
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        providers = ["CPUExecutionProvider"]
+        if self.device == "cuda":
+            providers.insert(0, "CUDAExecutionProvider")
+        try:
+            session = ort.InferenceSession(str(graph.path), options, providers=providers)
+        except ORT_EXCEPTIONS as error:
+            msg = f"ONNX Runtime {ort.__version__} does not load {graph.path.name}: {_one_line(error)}"
+            raise GraphNotLoadable(msg) from error
+        if self.device == "cuda" and "CUDAExecutionProvider" not in session.get_providers():
+            msg = "ONNX Runtime fell back to the CPU: its CUDA provider did not start"
+            raise GraphNotLoadable(msg)
+        _check_ports("input", graph.inputs, session.get_inputs())
+        _check_ports("output", graph.outputs, session.get_outputs())
+        return OnnxRuntimeGraph(session, graph)
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceChoice:
+    """The device to serve on and why, in words for the log."""
+
+    device: Device
+    reason: str
+
+
+def choose_device() -> DeviceChoice:
+    """CUDA when this build of ONNX Runtime has it and the machine has a GPU with a working driver, else the CPU."""
+    if "CUDAExecutionProvider" not in ort.get_available_providers():
+        return DeviceChoice("cpu", "this build of ONNX Runtime has no CUDA execution provider")
+    try:
+        driver = ctypes.CDLL("libcuda.so.1")
+    except OSError:
+        return DeviceChoice("cpu", "no CUDA driver (libcuda.so.1) on this machine")
+    count = ctypes.c_int(0)
+    if driver.cuInit(0) != 0 or driver.cuDeviceGetCount(ctypes.byref(count)) != 0 or count.value == 0:
+        return DeviceChoice("cpu", "the CUDA driver finds no usable GPU")
+    return DeviceChoice("cuda", f"{count.value} GPU(s) found, using the first")
+
+
+def _check_ports(side: str, expected: tuple[TensorPort, ...], actual: Sequence[ort.NodeArg]) -> None:
+    types = {port.name: port.type for port in actual}
+    for port in expected:
+        wanted = _TYPE_NAMES.get(port.dtype, f"tensorflow.DataType {port.dtype}")
+        if types.get(port.name) != wanted:
+            found = types.get(port.name, "not there")
+            msg = f"the ONNX file's {side} {port.name!r} should be {wanted} but is {found}"
+            raise GraphNotLoadable(msg)
+    missing = sorted(set(types) - {port.name for port in expected}) if side == "input" else []
+    if missing:
+        msg = f"the ONNX file wants inputs that the manifest does not bind: {', '.join(missing)}"
+        raise GraphNotLoadable(msg)
+
+
+def _run_with_ort_values(
+    session: ort.InferenceSession, feeds: Mapping[str, Array], outputs: Sequence[str]
+) -> list[Array]:
+    values = {
+        name: ort.OrtValue.ortvalue_from_numpy_with_onnx_type(np.ascontiguousarray(array), _ONNX_BFLOAT16)
+        if array.dtype == ml_dtypes.bfloat16
+        else ort.OrtValue.ortvalue_from_numpy(array)
+        for name, array in feeds.items()
+    }
+    return [_from_ort_value(value) for value in session.run_with_ort_values(list(outputs), values)]
+
+
+def _from_ort_value(value: ort.OrtValue) -> Array:
+    if value.data_type() != "tensor(bfloat16)":
+        return np.asarray(value.numpy())
+    shape = tuple(value.shape())
+    size = int(np.prod(shape)) * 2
+    if size == 0:
+        return np.zeros(shape, ml_dtypes.bfloat16)
+    raw = ctypes.string_at(value.data_ptr(), size)
+    return np.frombuffer(raw, ml_dtypes.bfloat16).reshape(shape)
+
+
+def _to_str(name: str, array: Array) -> Array:
+    texts = np.empty(array.shape, dtype=object)
+    try:
+        texts.ravel()[:] = [value.decode() for value in array.ravel().tolist()]
+    except UnicodeDecodeError as error:
+        msg = f"input {name!r} holds a string that is not UTF-8, which ONNX Runtime cannot take: {error}"
+        raise InvalidRequest(msg) from error
+    return texts
+
+
+def _to_bytes(array: Array) -> Array:
+    raw = np.empty(array.shape, dtype=object)
+    raw.ravel()[:] = [value.encode() for value in array.ravel().tolist()]
+    return raw

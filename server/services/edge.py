@@ -1,0 +1,105 @@
+"""Where errors become gRPC statuses, and methods become handlers. Status codes are decided here and nowhere else.
+
+Methods take and return bytes: gRPC hands the request over as it came, so that its size is known and checked before any
+of it becomes an object.
+"""
+
+import logging
+import secrets
+from collections.abc import Callable, Mapping
+from typing import TypeVar
+
+import grpc
+from google.protobuf.descriptor import ServiceDescriptor
+from google.protobuf.message import DecodeError, Message
+
+from server.errors import (
+    BackendError,
+    InvalidRequest,
+    MalformedRequest,
+    MalformedResponse,
+    ModelNotFound,
+    OutOfMemory,
+    PackageError,
+    SegueError,
+    SignatureNotFound,
+    StatusNotFound,
+)
+from server.metrics import Metrics
+
+logger = logging.getLogger(__name__)
+
+Code = grpc.StatusCode
+Method = Callable[[bytes, grpc.ServicerContext], bytes]
+
+T = TypeVar("T", bound=Message)
+
+# The nearest class in an error's ancestry decides.
+STATUS_CODES: Mapping[type[SegueError], grpc.StatusCode] = {
+    InvalidRequest: Code.INVALID_ARGUMENT,
+    MalformedResponse: Code.INTERNAL,
+    ModelNotFound: Code.NOT_FOUND,
+    StatusNotFound: Code.NOT_FOUND,
+    SignatureNotFound: Code.FAILED_PRECONDITION,
+    OutOfMemory: Code.RESOURCE_EXHAUSTED,
+    BackendError: Code.INTERNAL,
+    PackageError: Code.UNKNOWN,  # TensorFlow Serving reports a version that did not load with this code
+}
+
+# TensorFlow Serving's grpc_status_util.cc cuts messages here, since they travel as HTTP/2 headers.
+_MAX_MESSAGE = 1024
+
+
+def status_code(error: SegueError) -> grpc.StatusCode:
+    """The gRPC code for an error of ours."""
+    return next(STATUS_CODES[kind] for kind in type(error).__mro__ if kind in STATUS_CODES)
+
+
+def status_text(message: str) -> str:
+    """The message as it goes on the wire: cut as TensorFlow Serving cuts it."""
+    return message if len(message) <= _MAX_MESSAGE else message[:_MAX_MESSAGE] + "...TRUNCATED"
+
+
+def parse(kind: type[T], data: bytes) -> T:
+    """Parse a request that is not on the hot path.
+
+    Raises:
+        MalformedRequest: the bytes are not such a message.
+    """
+    try:
+        return kind.FromString(data)
+    except DecodeError as error:
+        raise MalformedRequest("the bytes do not parse", kind.DESCRIPTOR.full_name) from error
+
+
+class Edge:
+    """Makes gRPC handlers from methods that raise our errors."""
+
+    def __init__(self, metrics: Metrics) -> None:
+        self._metrics = metrics
+
+    def handler(self, service: ServiceDescriptor, methods: Mapping[str, Method]) -> grpc.GenericRpcHandler:
+        """The handler of a service; methods that are not given answer UNIMPLEMENTED."""
+        handlers = {service.methods_by_name[name].name: self._unary(name, method) for name, method in methods.items()}
+        return grpc.method_handlers_generic_handler(service.full_name, handlers)
+
+    def _unary(self, name: str, method: Method) -> "grpc.RpcMethodHandler[bytes, bytes]":
+        def answer(request: bytes, context: grpc.ServicerContext) -> bytes:
+            try:
+                return method(request, context)
+            except SegueError as error:
+                code, text = status_code(error), status_text(error.message)
+            except Exception as error:  # noqa: BLE001 - the outermost guard: a client gets an id, never a trace
+                code, text = Code.INTERNAL, _log_unexpected(name, error)
+            self._metrics.ended(name, "", code.name)
+            context.set_code(code)
+            context.set_details(text)
+            return b""
+
+        return grpc.unary_unary_rpc_method_handler(answer)
+
+
+def _log_unexpected(method: str, error: Exception) -> str:
+    reference = secrets.token_hex(4)
+    logger.error("%s failed unexpectedly, reference %s", method, reference, exc_info=error)
+    return f"internal error, reference {reference}: see the server's log"

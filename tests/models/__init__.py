@@ -1,0 +1,1 @@
+"""Small models that tests convert, each really written by TensorFlow or Keras."""

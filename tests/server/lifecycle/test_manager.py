@@ -1,0 +1,199 @@
+"""Tests of `server.lifecycle.manager` and `server.lifecycle.servable`, on real packages and ONNX Runtime."""
+
+import shutil
+import threading
+from collections.abc import Iterator
+from concurrent.futures import wait
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from server.backends.onnx_runtime import OnnxRuntimeBackend
+from server.errors import InvalidRequest, ModelNotFound, SignatureNotFound, StatusNotFound
+from server.lifecycle.manager import ModelManager
+from server.lifecycle.servable import Loaded, Servable, load_servable
+from server.lifecycle.states import State, VersionStatus
+from server.repository.folder import Repository
+from server.repository.package import Package
+from tests.packages import Affine, joined, write_package
+
+
+class Recorder:
+    """Remembers what the manager tells, and lets tests wait for it."""
+
+    def __init__(self) -> None:
+        self.changes: list[tuple[str, int, State]] = []
+        self._changed = threading.Condition()
+
+    def status_changed(self, model: str, status: VersionStatus) -> None:
+        """See Observer."""
+        with self._changed:
+            self.changes.append((model, status.version, status.state))
+            self._changed.notify_all()
+
+    def wait_for(self, model: str, version: int, state: State) -> None:
+        """Wait until a version has been in a state."""
+        with self._changed:
+            assert self._changed.wait_for(lambda: (model, version, state) in self.changes, timeout=20)
+
+    def loaded(self, loaded: Loaded) -> None:
+        """See Observer."""
+
+
+@pytest.fixture
+def recorder() -> Recorder:
+    """An observer."""
+    return Recorder()
+
+
+@pytest.fixture
+def manager(tmp_path: Path, recorder: Recorder) -> Iterator[ModelManager]:
+    """A manager of the folder `tmp_path`, not watching."""
+    backend = OnnxRuntimeBackend("cpu", threads=1)
+    made = ModelManager(Repository(tmp_path), lambda package: load_servable(package, backend), observer=recorder)
+    yield made
+    made.stop(timeout=10)
+
+
+def settle(manager: ModelManager) -> None:
+    """Look once and wait until everything that follows from it is done."""
+    wait(manager.poll())
+
+
+def answer(servable: Servable) -> float:
+    """What the served version says to x = 1, bias = 0."""
+    signature = servable.signature("")
+    ones = np.ones((1, 4), np.float32)
+    (y,) = servable.run(signature, signature.bind({"x": ones, "bias": 0 * ones}), ["y_out"])
+    return float(y[0, 0])
+
+
+def states(manager: ModelManager, name: str = "affine") -> dict[int, State]:
+    """States by version."""
+    return {status.version: status.state for status in manager.statuses(name)}
+
+
+def test_a_new_version_replaces_the_old_one(manager: ModelManager, recorder: Recorder, tmp_path: Path) -> None:
+    """A folder that appears is served without a restart; the old version goes only after that."""
+    write_package(tmp_path / "affine" / "1", Affine(scale=2))
+    settle(manager)
+    with manager.acquire("affine").leased() as servable:
+        assert (servable.version, answer(servable)) == (1, 3.0)
+    write_package(tmp_path / "affine" / "2", Affine(scale=5))
+    settle(manager)
+    with manager.acquire("affine").leased() as servable:
+        assert (servable.version, answer(servable)) == (2, 6.0)
+    assert states(manager) == {2: State.AVAILABLE, 1: State.END}
+    order = [(version, state) for _, version, state in recorder.changes]
+    assert order.index((2, State.AVAILABLE)) < order.index((1, State.UNLOADING))
+
+
+def test_a_version_in_use_is_kept_until_its_requests_end(
+    manager: ModelManager, recorder: Recorder, tmp_path: Path
+) -> None:
+    """A request that began on a version ends on it, however long it takes."""
+    write_package(tmp_path / "affine" / "1", Affine(scale=2))
+    settle(manager)
+    old = manager.acquire("affine")
+    write_package(tmp_path / "affine" / "2")
+    replacing = threading.Thread(target=settle, args=(manager,), name="replace")
+    with joined(replacing):
+        recorder.wait_for("affine", 1, State.UNLOADING)
+        assert answer(old) == 3.0
+        assert not old.lease()
+        old.release()
+    assert states(manager) == {2: State.AVAILABLE, 1: State.END}
+
+
+def test_a_damaged_version_says_so_and_everything_else_serves_on(manager: ModelManager, tmp_path: Path) -> None:
+    """One bad folder costs nothing but itself: its error is in its status."""
+    write_package(tmp_path / "affine" / "1")
+    write_package(tmp_path / "other" / "1")
+    settle(manager)
+    write_package(tmp_path / "affine" / "2")
+    (tmp_path / "affine" / "2" / "golden.npz").unlink()
+    settle(manager)
+    assert states(manager) == {2: State.END, 1: State.AVAILABLE}
+    error = manager.statuses("affine", 2)[0].error
+    assert error is not None
+    assert "golden.npz" in error.message
+    manager.acquire("other").release()
+
+
+def test_a_damaged_version_is_loaded_once_it_is_whole(manager: ModelManager, tmp_path: Path) -> None:
+    """A slow copy that was seen half-way ends as a served version without anybody's help."""
+    write_package(tmp_path / "affine" / "1")
+    (tmp_path / "affine" / "1" / "golden.npz").rename(tmp_path / "golden.npz")
+    settle(manager)
+    assert states(manager) == {1: State.END}
+    assert manager.poll() == [], "the same damage is not read again and again"
+    (tmp_path / "golden.npz").rename(tmp_path / "affine" / "1" / "golden.npz")
+    settle(manager)
+    assert states(manager) == {1: State.AVAILABLE}
+
+
+def test_a_version_that_answers_otherwise_than_tensorflow_never_serves(manager: ModelManager, tmp_path: Path) -> None:
+    """The proof on this machine stands between a package and clients."""
+    write_package(tmp_path / "affine" / "1", Affine(scale=2))
+    write_package(tmp_path / "affine" / "2", Affine(scale=2, claimed_scale=2.001))
+    settle(manager)
+    assert states(manager) == {2: State.END, 1: State.AVAILABLE}
+    error = manager.statuses("affine", 2)[0].error
+    assert error is not None
+    assert "does not reproduce TensorFlow's answer for output 'y'" in error.message
+
+
+def test_removing_a_model_unloads_it(manager: ModelManager, tmp_path: Path) -> None:
+    """A model whose folder is gone is no longer there, but its end can still be asked for."""
+    write_package(tmp_path / "affine" / "1")
+    settle(manager)
+    shutil.rmtree(tmp_path / "affine")
+    settle(manager)
+    assert states(manager) == {1: State.END}
+    with pytest.raises(ModelNotFound, match=r"Servable not found for request: Latest\(affine\)"):
+        manager.acquire("affine")
+
+
+def test_asking_for_what_is_not_there(manager: ModelManager, tmp_path: Path) -> None:
+    """Unknown models, versions, labels and signatures get TensorFlow Serving's texts."""
+    write_package(tmp_path / "affine" / "1")
+    settle(manager)
+    with pytest.raises(ModelNotFound, match=r"^Servable not found for request: Latest\(nope\)$"):
+        manager.acquire("nope")
+    with pytest.raises(ModelNotFound, match=r"^Servable not found for request: Specific\(affine, 7\)$"):
+        manager.acquire("affine", 7)
+    with pytest.raises(InvalidRequest, match=r"^Unrecognized servable version label: stable$"):
+        manager.acquire("affine", label="stable")
+    with pytest.raises(StatusNotFound, match=r"^Could not find version 7 of model affine$"):
+        manager.statuses("affine", 7)
+    with pytest.raises(StatusNotFound, match=r"^Could not find any versions of model nope$"):
+        manager.statuses("nope")
+    servable = manager.acquire("affine", 1)
+    with servable.leased(), pytest.raises(SignatureNotFound, match=r'^Serving signature key "predict" not found\.$'):
+        servable.signature("predict")
+
+
+def test_an_unforeseen_failure_of_one_version_does_not_end_the_watch(tmp_path: Path, recorder: Recorder) -> None:
+    """A bug in loading costs the version that meets it, nothing else."""
+    backend = OnnxRuntimeBackend("cpu", threads=1)
+
+    def load(package: Package) -> Loaded:
+        if package.name == "cursed":
+            raise ZeroDivisionError
+        return load_servable(package, backend)
+
+    manager = ModelManager(Repository(tmp_path), load, observer=recorder)
+    write_package(tmp_path / "cursed" / "1")
+    write_package(tmp_path / "affine" / "1")
+    settle(manager)
+    assert states(manager, "cursed") == {1: State.END}
+    assert states(manager) == {1: State.AVAILABLE}
+    manager.stop()
+
+
+def test_watching_loads_what_appears(manager: ModelManager, recorder: Recorder, tmp_path: Path) -> None:
+    """After `start` nobody has to ask: the watch finds new versions."""
+    manager.start()
+    write_package(tmp_path / "affine" / "1")
+    recorder.wait_for("affine", 1, State.AVAILABLE)
