@@ -9,6 +9,7 @@
     ├── UnsupportedOperator       an operator without an ONNX form
     ├── ExportFailed              the exporter failed for another reason
     ├── InputsRejected            the model, or its signature, refuses the inputs
+    │   └── DamagedWarmup         the requests that the model brings along cannot be read
     ├── NondeterministicModel     two runs on one input differ
     ├── InvalidExport             what was exported is not valid ONNX, or ONNX Runtime does not load it
     ├── OutputsDiffer             ONNX Runtime's answers are not TensorFlow's
@@ -67,6 +68,10 @@ class ExportFailed(ConversionError):
 
 class InputsRejected(ConversionError):
     """The model refuses the inputs, or they do not fit its signature."""
+
+
+class DamagedWarmup(InputsRejected):
+    """The requests that a SavedModel brings along for warming up cannot be read."""
 
 
 class NondeterministicModel(ConversionError):

@@ -238,7 +238,7 @@ def _samples(request: Request, source: Source) -> tuple[SampleInputs, ...]:
     if isinstance(source, SavedModelSource) and aliases is not None:
         return tuple(
             SampleInputs(sample.signature_name, "warm-up", sample.inputs)
-            for sample in read_warmup_requests(source.path)
+            for sample in read_warmup_requests(source.path).requests
             if sample.signature_name in aliases
         )
     return ()
