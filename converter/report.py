@@ -107,7 +107,8 @@ def _variable_lines(manifest: package_pb2.ModelPackage) -> Iterator[str]:
     mapped = {v.name: v for entry in manifest.initializers for v in entry.variables}
     unmapped = {v.name: v for v in manifest.unmapped_variables if v.name not in mapped}
     yield f"{len(mapped)} of {len(mapped) + len(unmapped)} TensorFlow variables are initializers of the graphs, as they"
-    yield f"were or transposed: {_count(mapped.values()):,} of {_count([*mapped.values(), *unmapped.values()]):,} elements."
+    elements = _count([*mapped.values(), *unmapped.values()])
+    yield f"were or transposed: {_count(mapped.values()):,} of {elements:,} elements."
     for variable in unmapped.values():
         yield f"- folded or regrouped: `{variable.name}` {list(variable.shape)}"
 

@@ -48,8 +48,8 @@ class MalformedRequest(InvalidRequest):
 class MalformedTensor(InvalidRequest):
     """A tensor does not hold what its dtype and shape claim.
 
-    `message` is TensorFlow's text, for clients; str() adds the reason, for logs. `alias` is empty while the tensor is not
-    known by one.
+    `message` is TensorFlow's text, for clients; str() adds the reason, for logs. `alias` is empty while the tensor is
+    not known by one.
     """
 
     def __init__(self, alias: str, reason: str) -> None:

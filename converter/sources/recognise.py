@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
-from converter.errors import NotAModel
 from converter.sources.saved_model import SavedModelSource, read_saved_model
 
+from converter.errors import NotAModel
 from converter.sources.keras import KerasSource, is_keras_file, read_keras
 
 Source = SavedModelSource | KerasSource
