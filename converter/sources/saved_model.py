@@ -5,6 +5,7 @@ operators, and a digest that tells whether the source has changed.
 """
 
 import hashlib
+import itertools
 import os
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ SERVE_TAGS = ("serve",)
 
 _BOOKKEEPING = {"__saved_model_init_op", "__saved_model_train_op"}  # signatures that nobody calls
 _MAX_GRAPH_BYTES = 2**31 - 1  # no protobuf message is larger
+_MAX_FILES = 100_000  # many times what any SavedModel has; links to folders could make endless ones
 _CHUNK = 1 << 20
 
 
@@ -65,8 +67,7 @@ def read_saved_model(path: Path, tags: Collection[str] = SERVE_TAGS) -> SavedMod
         digest, size = digest_folder(path)
     except OSError as error:
         raise UnloadableModel(
-            f"{error.filename or path} cannot be read ({error.strerror})",
-            "check what it is and who may read it",
+            f"{error.filename or path} cannot be read: {error.strerror}.", "Check what it is and who may read it."
         ) from error
     return SavedModelSource(
         path=path,
@@ -114,9 +115,13 @@ def digest_folder(folder: Path) -> tuple[str, int]:
         UnloadableModel: A link leads outside of the folder or in a circle, or something is neither file nor folder.
         OSError: A file cannot be read.
     """
+    root = folder.resolve()
     digest = hashlib.sha256()
     total = 0
-    for name, path in sorted(_files(folder.resolve(), folder.resolve(), "")):
+    files = list(itertools.islice(_files(root, (root,), ""), _MAX_FILES + 1))
+    if len(files) > _MAX_FILES:
+        raise UnloadableModel(f"{folder} has more than {_MAX_FILES} files.", "Remove what is not part of the model.")
+    for name, path in sorted(files):
         with path.open("rb") as file:
             size = os.fstat(file.fileno()).st_size
             for prefix in (name, size.to_bytes(8, "little")):
@@ -127,20 +132,25 @@ def digest_folder(folder: Path) -> tuple[str, int]:
     return digest.hexdigest(), total
 
 
-def _files(root: Path, folder: Path, prefix: str) -> Iterator[tuple[bytes, Path]]:
-    """Yield name below the root, in bytes, and path of every file under a folder of the root."""
-    for entry in sorted(folder.iterdir()):
+def _files(root: Path, folders: tuple[Path, ...], prefix: str) -> Iterator[tuple[bytes, Path]]:
+    """Yield name below the root, in bytes, and real path of every file in the last of the folders and below.
+
+    Args:
+        root: The model's folder.
+        folders: The real paths of the folders that are being walked, from the root on: none is entered twice.
+        prefix: The last folder's name below the root, with a slash.
+    """
+    for entry in folders[-1].iterdir():
         name = prefix + entry.name
-        target = entry.resolve(strict=True) if entry.is_symlink() else entry
+        target = Path(os.path.realpath(entry, strict=True)) if entry.is_symlink() else entry
         if not target.is_relative_to(root):
             raise UnloadableModel(
-                f"{root / name} is a link to {target}, outside of the model",
-                "convert a copy made with cp -rL",
+                f"{root / name} is a link to {target}, outside of the model.", "Convert a copy made with cp -rL."
             )
+        if target in folders:
+            raise UnloadableModel(f"{root / name} is a link to a folder that it is in.", "Remove the link.")
         if target.is_dir():
-            if entry.is_symlink() and folder.is_relative_to(target):
-                raise UnloadableModel(f"{root / name} is a link to a folder that it is in.", "Remove the link.")
-            yield from _files(root, target, f"{name}/")
+            yield from _files(root, (*folders, target), f"{name}/")
         elif target.is_file():
             yield os.fsencode(name), target
         else:

@@ -23,9 +23,7 @@ def _by_protobuf(array: NDArray[Any]) -> tensor_pb2.TensorProto:
     """The same tensor, built the ordinary way."""
     kind = of_dtype(array.dtype)
     dims = [tensor_pb2.TensorShapeProto.Dim(size=size) for size in array.shape]
-    proto = tensor_pb2.TensorProto(
-        dtype=tensor_pb2.DataType.ValueType(kind.number), tensor_shape=tensor_pb2.TensorShapeProto(dim=dims)
-    )
+    proto = tensor_pb2.TensorProto(dtype=f"DT_{kind.name.upper()}", tensor_shape=tensor_pb2.TensorShapeProto(dim=dims))
     values = np.ascontiguousarray(array, kind.dtype).ravel()
     if kind.parts > 1:
         values = values.view(values.real.dtype)

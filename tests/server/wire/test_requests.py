@@ -36,8 +36,9 @@ def _by_protobuf(data: bytes) -> predict_pb2.PredictRequest | None:
 
 
 def _has_lost_an_entry(message: predict_pb2.PredictRequest) -> bool:
-    """Whether an entry has an unknown field: Python's protobuf then drops it, TensorFlow Serving's C++ does not."""
-    return any(each.field_number == 2 and each.wire_type == 2 for each in UnknownFieldSet(message))
+    """Whether an entry has an unknown field: Python's protobuf then drops it, C++ in TensorFlow does not."""
+    unknown_fields = UnknownFieldSet(message)
+    return any(unknown_fields[index].field_number == 2 for index in range(len(unknown_fields)))
 
 
 def _tensor(proto: tensor_pb2.TensorProto) -> object:

@@ -29,7 +29,7 @@ BIG = 2**40
 def _proto(dtype: int, shape: list[int], *, unknown_rank: bool = False, **values: Any) -> Proto:
     dims = [tensor_pb2.TensorShapeProto.Dim(size=size) for size in shape]
     return Proto(
-        dtype=tensor_pb2.DataType.ValueType(dtype),
+        dtype=tensor_pb2.DataType.Name(tensor_pb2.DataType.ValueType(dtype)),
         tensor_shape=tensor_pb2.TensorShapeProto(dim=dims, unknown_rank=unknown_rank),
         **values,
     )
