@@ -26,8 +26,8 @@ def main() -> int:
         say(f"2. A server, with no model yet and without TensorFlow: segue-server --repository {repository}")
         with serving(repository, port):
             say(f"3. One command: convert-and-deploy nmp --name basic-pitch --server {address}")
-            convert = [BIN / "convert-and-deploy", saved_model, "--name", "basic-pitch"]
-            run([*convert, "--repository", repository, "--server", address])
+            options = ["--name", "basic-pitch", "--repository", str(repository), "--server", address]
+            run([BIN / "convert-and-deploy", saved_model, *options])
             say("4. The client that was there before, unchanged")
             run([sys.executable, "-m", "examples.client", address, "basic-pitch", saved_model], quiet=True)
     say("Done: the server has ended and nothing is left behind. `make serve` keeps one running.")
