@@ -31,7 +31,9 @@ def save_vit(folder: str, hidden_act: str, **config: int) -> None:
         variable.assign_add(0.02 * noise)
 
     specs = [tf.TensorSpec([None, 3, size, size], name="pixel_values")]
-    serve = tf.function(lambda pixel_values: {"logits": model(pixel_values, training=False).logits}, input_signature=specs)
+    serve = tf.function(
+        lambda pixel_values: {"logits": model(pixel_values, training=False).logits}, input_signature=specs
+    )
     tf.saved_model.save(model, folder, signatures={"serving_default": serve})
 
 
