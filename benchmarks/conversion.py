@@ -1,7 +1,7 @@
 """How long conversions take and how close they are: `python -m benchmarks.conversion` prints a table and writes JSON.
 
-Each model is converted by the command line into an empty repository, without a server. basic-pitch and sleepecg come out
-of published packages; the Vision Transformer is built here, with random weights. Nothing else should run.
+Each model is converted by the command line into an empty repository, without a server. basic-pitch and sleepecg come
+out of published packages; the Vision Transformer is built here, with random weights. Nothing else should run.
 """
 
 import json
@@ -56,9 +56,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         rows = [measure(model, source, folder / "models") for model, source in sources(folder).items()]
-    print(
-        "| model | source | seconds | largest difference | elements compared | variables kept |\n|---|---|---|---|---|---|"
-    )
+    print("| model | source | seconds | largest difference | elements compared | variables kept |")
+    print("|---|---|---|---|---|---|")
     for row in rows:
         kept = f"{row['variables_mapped']} of {row['variables']}"
         difference = f"{row['max_absolute_difference']:.1e}"
