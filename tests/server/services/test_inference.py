@@ -210,7 +210,8 @@ def test_multi_inference_answers_each_task_in_order(channel: grpc.Channel) -> No
             regression("scores", []),
             Code.INVALID_ARGUMENT,
             (
-                "Expected regression signature method_name to be tensorflow/serving/regress. Was: tensorflow/serving/classify"
+                "Expected regression signature method_name to be tensorflow/serving/regress. "
+                "Was: tensorflow/serving/classify"
             ),
         ),
         ("Classify", classification(), Code.INVALID_ARGUMENT, "Input is empty."),
