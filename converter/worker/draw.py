@@ -98,7 +98,7 @@ class Plan:
 
 
 def draw(signature: Signature, plan: Plan, batch: int | None, rng: np.random.Generator) -> dict[str, Array]:
-    """Draw inputs; an integer input's first element is always the highest value that its range allows."""
+    """Draw inputs; of an integer input the first and the last element always are the ends of its range."""
     return {spec.alias: _draw_one(spec, plan, plan.shape(spec, batch), rng) for spec in signature.inputs}
 
 
@@ -201,8 +201,8 @@ def _draw_one(spec: Spec, plan: Plan, shape: tuple[int, ...], rng: np.random.Gen
         low, high = plan.ranges[spec.alias]
         high = min(high, int(np.iinfo(dtype).max) + 1)
         array = np.asarray(rng.integers(low, high, shape, dtype=dtype))
-        if array.size:
-            array.flat[0] = high - 1
+        if array.size > 1:
+            array.flat[0], array.flat[-1] = high - 1, low
         return array
     values = rng.random(shape) if plan.uniform else rng.standard_normal(shape)
     if dtype.kind == "c":
