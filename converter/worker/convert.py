@@ -105,7 +105,7 @@ def convert(frozen: Frozen, signature: Signature, opset: int) -> onnx.ModelProto
             raise WorkerFailure(
                 FailureKind.EXPORT_FAILED,
                 f"Signature {signature.name!r} could not be exported to ONNX: {quoted(error)}",
-                "This is a limit or a fault of the exporter: please report it with the model, or a smaller one that does the same.",
+                "This is a limit or a fault of the exporter: please report it with a model that shows it.",
             ) from error
     unknown = dict(_foreign_nodes(model.graph, opset))
     if unknown:
