@@ -33,15 +33,13 @@ _PASSED_ON: Final = (  # of the environment; everything else stays here
 )  # fmt: skip
 _POLL_SECONDS: Final = 0.2  # how late the worker's end is noticed if a process of its own keeps the pipe open
 _MAX_LINE: Final = 1 << 16
-_LOG_LINES: Final = 12  # shown, without the frames of C++ stacks
+_LOG_LINES: Final = 12  # shown, without noise
 _LOG_BYTES: Final = 1 << 16  # of the log's end that are looked at
-_OUT_OF_MEMORY_WORDS: Final = (
-    "bad_alloc",
-    "MemoryError",
-    "Cannot allocate memory",
-    "out of memory",
-    "OOM when",
-)
+_OUT_OF_MEMORY_WORDS: Final = (  # from C++, Python, the loader, malloc, TensorFlow, and threads that find no stack
+    "bad_alloc", "MemoryError", "failed to map segment", "Cannot allocate memory", "out of memory", "OOM when",
+    "pthread_create() failed", "Resource temporarily unavailable",
+)  # fmt: skip
+_NOISE: Final = ("@", "I0000", "WARNING: All log messages")  # C++ stack frames, and what every start prints
 _ERRORS: Final[Mapping[FailureKind, type[errors.ConversionError]]] = {
     FailureKind.UNLOADABLE: errors.UnloadableModel,
     FailureKind.SIGNATURE_MISSING: errors.SignatureMissing,
@@ -244,7 +242,7 @@ def _stated_failure(folder: Path) -> errors.ConversionError | None:
 
 
 def _crashed(cause: str, folder: Path) -> errors.WorkerCrashed:
-    lines = [line for line in _log_end(folder).splitlines() if not line.lstrip().startswith("@")][-_LOG_LINES:]
+    lines = [line for line in _log_end(folder).splitlines() if not line.lstrip().startswith(_NOISE)][-_LOG_LINES:]
     last = "\nIts last words:\n" + "\n".join(f"    {line}" for line in lines) if lines else ""
     return errors.WorkerCrashed(cause + last, "Please report this with the model, or a smaller one that does the same.")
 
