@@ -78,7 +78,8 @@ class ExportJob:
         seed: Of random inputs.
         batches: Sizes of golden batches.
         opset: Of the ONNX models.
-        large_model_bytes: Size of variables from which on weights go into a file of their own.
+        lean_bytes: Size of variables beyond which weights are kept out of TensorFlow's graph optimizer.
+        large_model_bytes: Size of variables beyond which weights go into a file of their own.
         limits: What the worker may use.
         wall_seconds: How long it may take.
     """
@@ -91,6 +92,7 @@ class ExportJob:
     seed: int = 0
     batches: tuple[int, ...] = (1, 2, 5)
     opset: int = 18
+    lean_bytes: int = Job.lean_bytes
     large_model_bytes: int = Job.large_model_bytes
     limits: Limits = dataclasses.field(default_factory=Limits)
     wall_seconds: float = 3600.0
@@ -143,6 +145,7 @@ def _write_job(job: ExportJob, folder: Path) -> None:
         seed=job.seed,
         batches=job.batches,
         samples=tuple(samples),
+        lean_bytes=job.lean_bytes,
         large_model_bytes=job.large_model_bytes,
         limits=job.limits,
     ).write(folder)

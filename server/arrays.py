@@ -12,6 +12,7 @@ Members are stored uncompressed: tensors of floats hardly shrink, and a file tha
 Equal content gives equal bytes (sorted keys, fixed timestamps), since package files are known by their digest.
 """
 
+import errno
 import io
 import math
 import zipfile
@@ -73,8 +74,11 @@ def load_arrays(path: Path, *, max_total_bytes: int = MAX_TOTAL_BYTES) -> dict[s
     try:
         with zipfile.ZipFile(path) as archive:
             return _joined(_members(archive, max_total_bytes))
-    except (zipfile.BadZipFile, zlib.error, NotImplementedError, EOFError, RuntimeError, ValueError) as error:
-        # zipfile answers damage with all of these: RuntimeError for encryption, NotImplementedError for methods
+    except (zipfile.BadZipFile, zlib.error, NotImplementedError, EOFError, RuntimeError, ValueError, OSError) as error:
+        # zipfile answers damage with all of these: RuntimeError for encryption, NotImplementedError for methods, and
+        # OSError(EINVAL) for offsets that lie before the file
+        if isinstance(error, OSError) and error.errno != errno.EINVAL:
+            raise
         raise ValueError(f"{path.name} is not a file of arrays: {error}") from error
 
 

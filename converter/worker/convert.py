@@ -6,8 +6,9 @@ every operator of the result is looked up in ONNX's schemas, and what tf2onnx lo
 
 import logging
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Final
 
 import onnx
@@ -15,7 +16,7 @@ import tensorflow as tf
 from onnx import defs
 from tf2onnx import optimizer, tf_utils, tfonnx
 
-from converter.worker.foreign import GraphDef, NodeDef
+from converter.worker.foreign import ConverterGraph, ConverterOptimizer, GraphDef, NodeDef
 from converter.worker.freeze import Frozen
 from converter.worker.graphs import subgraphs
 from converter.worker.handlers import HANDLERS
@@ -25,10 +26,32 @@ from converter.worker.signature import Signature
 
 _DOMAINS: Final = ("", "ai.onnx.ml")  # what ONNX Runtime runs without add-ons
 _NAMED_NODES: Final = 3  # per operator in a message
+
+
+class _Frugal:
+    """One of tf2onnx's optimizers, without the copy of every constant with which each ends: most of its time."""
+
+    def __init__(self, factory: Callable[[], ConverterOptimizer]) -> None:
+        self._optimizer = factory()
+
+    @property
+    def graph_been_opt(self) -> bool:
+        return bool(self._optimizer.graph_been_opt)
+
+    def optimize(self, graph: ConverterGraph, iteration: int) -> ConverterGraph:
+        self._optimizer.opt_iteration = iteration
+        graph = self._optimizer._optimize(graph)  # noqa: SLF001 - what its public method calls, too
+        for node in graph.get_nodes():
+            if not node.is_const():
+                node.update_proto()
+        graph.delete_unused_nodes(graph.outputs)
+        return graph
+
+
 # global_pool_optimizer turns the means inside layer normalisations into pools, after which no runtime recognises them.
 # Opset 18 escapes it only because axes became an input there.
 _OPTIMIZERS: Final = {
-    name: factory
+    name: partial(_Frugal, factory)
     for name, factory in optimizer._get_optimizers().items()  # noqa: SLF001 - tf2onnx is pinned, and this is its list
     if name != "global_pool_optimizer"
 }
@@ -54,14 +77,13 @@ class _Log(logging.Handler):
             self.failed.append(str(arguments[0]))
 
 
-def convert(frozen: Frozen, signature: Signature, opset: int, *, large: bool) -> onnx.ModelProto:
+def convert(frozen: Frozen, signature: Signature, opset: int) -> onnx.ModelProto:
     """Convert a frozen signature.
 
     Args:
         frozen: What `freeze` gave.
         signature: The signature that it was, for messages.
         opset: Of the model.
-        large: Whether its constants exceed what TensorFlow can import; they then travel beside the graph.
 
     Returns:
         An ONNX model whose inputs and outputs still have the frozen graph's names; all operators are ONNX's.
@@ -73,7 +95,7 @@ def convert(frozen: Frozen, signature: Signature, opset: int, *, large: bool) ->
     operators = {node.name: node.op for node in _all_nodes(frozen.graph)}
     with _listening() as log:
         try:
-            model = _run(frozen, opset, large=large)
+            model = _run(frozen, opset)
         except Exception as error:
             if log.unknown or log.failed:
                 nodes = log.unknown or {name: operators.get(name, "?") for name in log.failed}
@@ -89,26 +111,24 @@ def convert(frozen: Frozen, signature: Signature, opset: int, *, large: bool) ->
     return model
 
 
-def _run(frozen: Frozen, opset: int, *, large: bool) -> onnx.ModelProto:
-    if large:
-        return _convert_and_optimize(frozen, opset, tf_utils.compress_graph_def(frozen.graph), careful=False)
+def _run(frozen: Frozen, opset: int) -> onnx.ModelProto:
+    if frozen.lean:
+        return _convert_and_optimize(frozen, opset, careful=False)
     try:
-        return _convert_and_optimize(frozen, opset, None, careful=False)
+        return _convert_and_optimize(frozen, opset, careful=False)
     except _OptimizerFailed:
-        return _convert_and_optimize(frozen, opset, None, careful=True)
+        return _convert_and_optimize(frozen, opset, careful=True)
 
 
-def _convert_and_optimize(
-    frozen: Frozen, opset: int, constants: dict[str, bytes] | None, *, careful: bool
-) -> onnx.ModelProto:
+def _convert_and_optimize(frozen: Frozen, opset: int, *, careful: bool) -> onnx.ModelProto:
     """Run tf2onnx.
 
     Args:
         frozen: The signature.
         opset: Of the model.
-        constants: Contents of the constants that were taken out of a large graph, by node.
         careful: Skip an optimizer that fails, at the price of a copy of all weights before each.
     """
+    constants = tf_utils.compress_graph_def(frozen.graph) if frozen.lean else None
     with tf.Graph().as_default() as graph:
         tf.import_graph_def(frozen.graph, name="")
         converted = tfonnx.process_tf_graph(

@@ -12,4 +12,5 @@ TensorSpec = Any
 TfVariable = Any  # tf.Variable
 ConverterGraph = Any  # tf2onnx's Graph
 ConverterNode = Any  # tf2onnx's Node
+ConverterOptimizer = Any  # one of tf2onnx's
 KerasModel = Any

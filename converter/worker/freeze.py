@@ -12,11 +12,12 @@ from typing import Any, Final
 import tensorflow as tf
 from tf2onnx import tf_loader
 
-from converter.worker.foreign import ConcreteFunction, GraphDef, Tensor, TfVariable, Trackable
+from converter.worker.foreign import ConcreteFunction, GraphDef, NodeDef, Tensor, TfVariable, Trackable
 from converter.worker.signature import Signature
 
 _INPUT: Final = "segue_input_{}"
 _OUTPUT: Final = "segue_output_{}"
+_WEIGHT_BYTES: Final = 4096  # smaller constants may be shapes and the like, which the optimizer must see
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,6 +30,8 @@ class Frozen:
         inputs: Tensor names, in the order of the signature's inputs.
         outputs: Tensor names, in the order of the signature's outputs.
         variables: The tf.Variables that the signature reads.
+        bytes: Their size.
+        lean: Whether weights were kept out of TensorFlow's graph optimizer; they must then be kept out of imports, too.
     """
 
     graph: GraphDef
@@ -36,30 +39,35 @@ class Frozen:
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
     variables: tuple[TfVariable, ...]
+    bytes: int
+    lean: bool
 
 
-def freeze(model: Trackable, signature: Signature, large_model_bytes: int) -> tuple[Frozen, bool]:
+def freeze(model: Trackable, signature: Signature, *, lean_bytes: int) -> Frozen:
     """Freeze one signature of a loaded model.
 
     Args:
         model: What `load_saved_model` gave.
         signature: One of its signatures.
-        large_model_bytes: Above this size of its variables the graph is not passed through TensorFlow's optimizer,
-            which cannot take a graph of 2 GiB.
-
-    Returns:
-        The frozen signature, and whether it is large.
+        lean_bytes: If its variables are larger, TensorFlow's graph optimizer sees placeholders in place of weights. It
+            would copy the whole graph some twenty times, and cannot take 2 GiB at all.
     """
     function = _wrapped(signature)
     variables = tuple(function.variables)
-    large = sum(variable.dtype.size * variable.shape.num_elements() for variable in variables) > large_model_bytes
+    size = sum(variable.dtype.size * variable.shape.num_elements() for variable in variables)
+    lean = size > lean_bytes
     inputs = tuple(f"{_INPUT.format(index)}:0" for index in range(len(signature.inputs)))
-    graph, tables = tf_loader.from_trackable(
-        model, function, list(inputs), [tensor.name for tensor in function.outputs], large
-    )
     outputs = tuple(f"{_OUTPUT.format(index)}:0" for index in range(len(signature.outputs)))
-    _name_outputs(graph, function, outputs, signature)
-    return Frozen(graph, tables, inputs, outputs, variables), large
+    ends = [tensor.name for tensor in function.outputs]
+    names = _variable_names(function, variables)
+    graph, tables = tf_loader.from_trackable(model, function, list(inputs), ends, lean)
+    if lean:
+        _rename(graph, names)
+        graph = _optimized_without_weights(graph, list(inputs), ends)
+    for name, end, spec in zip(outputs, ends, signature.outputs, strict=True):
+        node = graph.node.add(name=name.removesuffix(":0"), op="Identity", input=[end])
+        node.attr["T"].type = spec.dtype.as_datatype_enum
+    return Frozen(graph, tables, inputs, outputs, variables, size, lean)
 
 
 def _wrapped(signature: Signature) -> ConcreteFunction:
@@ -75,7 +83,52 @@ def _wrapped(signature: Signature) -> ConcreteFunction:
     return tf.function(answer, input_signature=specs, autograph=False).get_concrete_function()
 
 
-def _name_outputs(graph: GraphDef, function: ConcreteFunction, names: tuple[str, ...], signature: Signature) -> None:
-    for name, tensor, spec in zip(names, function.outputs, signature.outputs, strict=True):
-        node = graph.node.add(name=name.removesuffix(":0"), op="Identity", input=[tensor.name])
-        node.attr["T"].type = spec.dtype.as_datatype_enum
+def _variable_names(function: ConcreteFunction, variables: tuple[TfVariable, ...]) -> dict[str, str]:
+    """Names of variables, by the placeholder through which the function reads each: so frozen constants are called."""
+    handles = {id(variable.handle): variable.name.removesuffix(":0") for variable in variables}
+    return {inner.op.name: handles[id(outer)] for outer, inner in function.graph.captures if id(outer) in handles}
+
+
+def _rename(graph: GraphDef, names: Mapping[str, str]) -> None:
+    """Rename nodes, out of each other's way and of all others'."""
+    taken = {node.name for node in graph.node} - set(names)
+    final: dict[str, str] = {}
+    for name, wanted in sorted(names.items()):
+        number, candidate = 1, wanted
+        while candidate in taken:
+            number += 1
+            candidate = f"{wanted}_{number}"
+        taken.add(candidate)
+        final[name] = candidate
+    for node in graph.node:
+        node.name = final.get(node.name, node.name)
+        for index, source in enumerate(node.input):
+            caret, (name, *port) = "^" * source.startswith("^"), source.removeprefix("^").split(":")
+            if name in final:
+                node.input[index] = ":".join([caret + final[name], *port])
+
+
+def _optimized_without_weights(graph: GraphDef, inputs: list[str], outputs: list[str]) -> GraphDef:
+    """Run TensorFlow's graph optimizer as tf2onnx does, but with a placeholder for each large constant."""
+    weights = {node.name: node for node in graph.node if _is_weight(node)}
+    light = type(graph)(versions=graph.versions, library=graph.library)
+    light.node.extend(_placeholder(node) if node.name in weights else node for node in graph.node)
+    tf_loader.fix_freezing_errors_part2(light)
+    with tf.Graph().as_default():
+        tf.import_graph_def(light, name="")
+        optimized = tf_loader.tf_optimize(inputs, outputs, light)
+    for node in optimized.node:
+        if node.name in weights:
+            node.CopyFrom(weights[node.name])
+    return optimized
+
+
+def _is_weight(node: NodeDef) -> bool:
+    return node.op == "Const" and len(node.attr["value"].tensor.tensor_content) > _WEIGHT_BYTES
+
+
+def _placeholder(weight: NodeDef) -> NodeDef:
+    node = type(weight)(name=weight.name, op="Placeholder")
+    node.attr["dtype"].CopyFrom(weight.attr["dtype"])
+    node.attr["shape"].shape.CopyFrom(weight.attr["value"].tensor.tensor_shape)
+    return node

@@ -100,6 +100,7 @@ class Job:
         seed: Of every random draw.
         batches: Sizes of the golden batches, where a signature can be batched.
         samples: Representative inputs, best first.
+        lean_bytes: Variables beyond this size stay out of TensorFlow's own graph optimizer, which copies them often.
         large_model_bytes: Variables beyond this size go into a data file beside the ONNX model (protobuf's limit is
             2 GiB for a whole message).
         limits: What the child may use.
@@ -113,6 +114,7 @@ class Job:
     seed: int = 0
     batches: tuple[int, ...] = (1, 2, 5)
     samples: tuple[Sample, ...] = ()
+    lean_bytes: int = GIB // 16
     large_model_bytes: int = 3 * GIB // 2
     limits: Limits = dataclasses.field(default_factory=Limits)
 

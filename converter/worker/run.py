@@ -20,7 +20,7 @@ from converter.worker.foreign import TfVariable, Trackable
 from converter.worker.freeze import Frozen, freeze
 from converter.worker.golden import Case, Given
 from converter.worker.interface import name_interface
-from converter.worker.protocol import GOLDEN, RESULT, SAMPLES, SAVED_MODEL, Event, Job, Phase, onnx_name
+from converter.worker.protocol import GOLDEN, RESULT, SAMPLES, SAVED_MODEL, Event, Job, Phase, WorkerFailure, onnx_name
 from converter.worker.signature import Signature
 from server.arrays import Array, load_arrays, save_arrays
 
@@ -80,7 +80,7 @@ def run(job: Job, folder: Path, report: Report, network: str) -> None:
         signatures = load.signatures(model, job.signatures)
     exports = [_export(model, signature, job, given.get(signature.name, []), clock) for signature in signatures]
     with clock.phase("map", "finding the variables in the exported graphs"):
-        used = variables.read_variables(variable for export in exports for variable in export.variables)
+        used = variables.read_variables(export.variables for export in exports)
         initializers, unmapped = variables.map_initializers([export.model for export in exports], used)
     with clock.phase("write", "writing the result"):
         arrays: dict[str, Array] = {}
@@ -117,13 +117,26 @@ def _saved_model(job: Job, folder: Path) -> Path:
 def _export(model: Trackable, signature: Signature, job: Job, given: Sequence[Given], clock: _Clock) -> _Export:
     start = time.monotonic()
     with clock.phase("export", "exporting to ONNX", signature.name):
-        frozen, large = freeze(model, signature, job.large_model_bytes)
-        exported = convert(frozen, signature, job.opset, large=large)
+        frozen, exported = _convert(model, signature, job)
         inputs, outputs = name_interface(exported, signature, frozen.inputs, frozen.outputs)
     with clock.phase("golden", "asking TensorFlow for golden answers", signature.name):
         cases = golden.golden_cases(signature, given, job.batches, job.seed, _words(frozen))
     seconds = round(time.monotonic() - start, 3)
-    return _Export(signature, exported, inputs, outputs, cases, frozen.variables, large, seconds)
+    return _Export(
+        signature, exported, inputs, outputs, cases, frozen.variables, frozen.bytes > job.large_model_bytes, seconds
+    )
+
+
+def _convert(model: Trackable, signature: Signature, job: Job) -> tuple[Frozen, onnx.ModelProto]:
+    """Convert without moving large weights about, and if that fails in the usual way, where weights permit it."""
+    frozen = freeze(model, signature, lean_bytes=job.lean_bytes)
+    if not frozen.lean or frozen.bytes > job.large_model_bytes:
+        return frozen, convert(frozen, signature, job.opset)
+    try:
+        return frozen, convert(frozen, signature, job.opset)
+    except WorkerFailure:
+        frozen = freeze(model, signature, lean_bytes=frozen.bytes)
+        return frozen, convert(frozen, signature, job.opset)
 
 
 def _words(frozen: Frozen) -> list[bytes]:

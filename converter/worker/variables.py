@@ -37,40 +37,81 @@ class Variable:
         return {"name": self.name, "shape": list(self.value.shape), "trainable": self.trainable}
 
 
-def read_variables(variables: Iterable[TfVariable]) -> list[Variable]:
-    """Read the values of TensorFlow's variables, each once, in the order of their names."""
-    unique = {id(variable.handle): variable for variable in variables}
-    found = [
-        Variable(variable.name.removesuffix(":0"), bool(variable.trainable), variable.numpy())
-        for variable in unique.values()
-        if variable.dtype.is_numpy_compatible and variable.dtype.name not in ("string", "resource", "variant")
-    ]
-    return sorted(found, key=lambda variable: variable.name)
+@dataclasses.dataclass
+class _Held:
+    """An initializer, the variables chosen for it, and all those with equal values in the same layout."""
+
+    name: str
+    variables: list[Variable]
+    equal: list[Variable]
+    order: tuple[int, ...]
+    reshaped: bool
+
+    def described(self) -> dict[str, Any]:
+        return {
+            "initializer": self.name,
+            "variables": [variable.described() for variable in self.variables],
+            "transposition": list(self.order),
+            "reshaped": self.reshaped,
+        }
+
+
+def read_variables(
+    by_model: Iterable[Iterable[TfVariable]],
+) -> list[list[Variable]]:
+    """Read the values of the TensorFlow variables of each model, in the order of their names; each is read once."""
+    found: dict[int, Variable] = {}
+    result = []
+    for variables in by_model:
+        numeric = [v for v in variables if v.dtype.name not in ("string", "resource", "variant")]
+        for one in numeric:
+            if id(one.handle) not in found:
+                found[id(one.handle)] = Variable(one.name.removesuffix(":0"), bool(one.trainable), one.numpy())
+        own = {id(one.handle): found[id(one.handle)] for one in numeric}
+        result.append(sorted(own.values(), key=lambda variable: variable.name))
+    return result
 
 
 def map_initializers(
-    models: Sequence[onnx.ModelProto], variables: Sequence[Variable]
+    models: Sequence[onnx.ModelProto], variables: Sequence[Sequence[Variable]]
 ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """Map every initializer of every model to the variables whose values it holds.
+
+    Args:
+        models: The exports.
+        variables: Of each model those that it reads.
 
     Returns:
         Entries of result.json's `initializers` (file index, initializer, variables, transposition: the permutation of
         the variable's axes that comes first, and whether axes were then merged, split, added or dropped), and the
         variables that no initializer holds unchanged, such as batch normalisation folded into a convolution.
     """
+    entries: list[dict[str, Any]] = []
+    mapped: set[int] = set()
+    for index, (model, own) in enumerate(zip(models, variables, strict=True)):
+        for held in _map_one(model, own):
+            mapped.update(id(variable) for variable in held.variables)
+            entries.append({"onnx": index, **held.described()})
+    every = {id(variable): variable for own in variables for variable in own}
+    return entries, [variable.described() for key, variable in every.items() if key not in mapped]
+
+
+def _map_one(model: onnx.ModelProto, variables: Sequence[Variable]) -> list[_Held]:
     by_fingerprint: dict[_Fingerprint, list[Variable]] = {}
     for variable in variables:
         by_fingerprint.setdefault(_fingerprint(variable.value), []).append(variable)
-    entries: list[dict[str, Any]] = []
-    mapped: set[int] = set()
-    for index, model in enumerate(models):
-        for initializer in _initializers(model):
-            value = numpy_helper.to_array(initializer)
-            candidates = by_fingerprint.get(_fingerprint(value), []) if value.dtype.kind != "O" else []
-            entry, same = _entry(initializer.name, value, candidates)
-            mapped.update(id(variable) for variable in same)
-            entries.append({"onnx": index, **entry})
-    return entries, [variable.described() for variable in variables if id(variable) not in mapped]
+    held = []
+    for initializer in _initializers(model):
+        value = numpy_helper.to_array(initializer)
+        candidates = by_fingerprint.get(_fingerprint(value), []) if value.dtype.kind != "O" else []
+        fits = [(one, order) for one in candidates if (order := _order(one.value, value)) is not None]
+        held.append(_chosen(initializer.name, value, fits))
+    # The exporter merges equal constants, so one that lost its own initializer is held by its equals'.
+    found = {id(variable) for one in held for variable in one.variables}
+    for one in held:
+        if one.variables:
+            one.variables.extend(variable for variable in one.equal if id(variable) not in found)
+    return held
 
 
 def _initializers(model: onnx.ModelProto) -> Iterator[onnx.TensorProto]:
@@ -84,24 +125,16 @@ def _fingerprint(value: Array) -> _Fingerprint:
     return value.dtype.str, value.size, int(bits.sum(dtype=np.uint64))
 
 
-def _entry(name: str, value: Array, candidates: Sequence[Variable]) -> tuple[dict[str, Any], list[Variable]]:
-    fits: list[tuple[Variable, tuple[int, ...]]] = []
-    for variable in candidates:
-        order = _order(variable.value, value)
-        if order is not None:
-            fits.append((variable, order))
+def _chosen(name: str, value: Array, fits: Sequence[tuple[Variable, tuple[int, ...]]]) -> _Held:
     chosen = _by_name(name, value, [variable for variable, _ in fits])
     orders = [order for variable, order in fits if any(variable is one for one in chosen)]
     order = orders[0] if orders else ()
     moved = order != tuple(range(len(order)))
     reshaped = bool(chosen) and tuple(chosen[0].value.shape[axis] for axis in order) != value.shape
-    entry = {
-        "initializer": name,
-        "variables": [variable.described() for variable in chosen],
-        "transposition": list(order) if moved else [],
-        "reshaped": reshaped,
-    }
-    return entry, chosen
+    equal = [
+        variable for variable, own in fits if own == order and chosen and variable.value.shape == chosen[0].value.shape
+    ]
+    return _Held(name, chosen, equal, order if moved else (), reshaped)
 
 
 def _order(variable: Array, value: Array) -> tuple[int, ...] | None:

@@ -202,8 +202,8 @@ def test_a_signal_lets_work_in_flight_finish(tmp_path: Path, number: signal.Sign
     answers = []
     with serving(tmp_path, "--lame-duck-seconds", "0") as server:
         with grpc.insecure_channel(server.address) as channel:
-            call = channel.unary_unary(PREDICT)
-            request = encode_predict_request({"x": np.float32(3).reshape(())}, name="slow")
+            call: grpc.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(PREDICT)
+            request = encode_predict_request({"x": np.array(3, np.float32)}, name="slow")
             waiting = [call.future(request, timeout=60) for _ in range(4)]
             # The server has taken all four once the fastest has answered: their messages came before.
             waiting[0].result()
@@ -229,7 +229,7 @@ def test_a_new_version_is_served_without_restart_and_without_a_failed_request(tm
     write_package(tmp_path / "affine" / "1", Affine(scale=1, offset=0))
     seen: dict[int, set[float]] = {}
     with serving(tmp_path) as server, grpc.insecure_channel(server.address) as channel:
-        call = channel.unary_unary(PREDICT)
+        call: grpc.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(PREDICT)
         ones = np.ones((1, 4), np.float32)
         request = encode_predict_request({"x": ones, "bias": 0 * ones}, name="affine")
         stop = threading.Event()

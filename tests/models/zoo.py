@@ -197,10 +197,10 @@ def positive(holder: Holder) -> Signatures:  # noqa: ARG001 - no variables
 @model
 def convolution(holder: Holder) -> Signatures:
     """Convolutions (transposed kernels in ONNX), batch normalisation (folded into one), and a dense layer."""
-    holder.k, holder.d = variable("conv/kernel", 3, 3, 3, 8), variable("dense/kernel", 6, 4)
-    holder.last = variable("last/kernel", 2, 2, 8, 6)
+    holder.k, holder.d = variable("conv/kernel", 3, 3, 3, 32), variable("dense/kernel", 40, 4)
+    holder.last = variable("last/kernel", 2, 2, 32, 40)
     holder.bn = [
-        tf.Variable(tf.random.uniform([8], 0.5, 1.5, seed=part), trainable=part < 2, name=f"bn/part{part}")
+        tf.Variable(tf.random.uniform([32], 0.5, 1.5, seed=part), trainable=part < 2, name=f"bn/part{part}")
         for part in range(4)
     ]
 
@@ -348,7 +348,7 @@ def gru_keras(path: Path) -> None:
     keras.utils.set_random_seed(1)
     inputs = keras.Input([None, 6], name="series")
     x = keras.layers.Masking(mask_value=0.0)(inputs)
-    x = keras.layers.Bidirectional(keras.layers.GRU(5, return_sequences=True))(x)
+    x = keras.layers.Bidirectional(keras.layers.GRU(40, return_sequences=True))(x)
     keras.Model(inputs, keras.layers.Dense(3, activation="softmax", name="classes")(x)).save(path)
 
 
@@ -370,7 +370,7 @@ def keras_2_h5(path: Path) -> None:
     """Keras 2: a whole model in an .h5 file, which Keras 3 cannot read (its LSTM knows no time_major)."""
     import tf_keras  # noqa: PLC0415 - a second that few models need
 
-    layers = [tf_keras.layers.Input([None, 4], name="series"), tf_keras.layers.LSTM(3), tf_keras.layers.Dense(2)]
+    layers = [tf_keras.layers.Input([None, 4], name="series"), tf_keras.layers.LSTM(40), tf_keras.layers.Dense(2)]
     tf_keras.Sequential(layers).save(path)
 
 

@@ -1,0 +1,45 @@
+"""A closed-loop load generator: `python -m benchmarks.load PORT CONCURRENCY SECONDS < REQUEST` prints JSON.
+
+Each caller has a thread and a connection of its own and sends the same request again as soon as it is answered.
+"""
+
+import json
+import sys
+import threading
+import time
+
+import grpc
+
+METHOD = "/tensorflow.serving.PredictionService/Predict"
+
+
+def run(port: int, concurrency: int, seconds: float, request: bytes) -> dict[str, float]:
+    """Load a server; returns requests per second and latency percentiles in microseconds."""
+    latencies: list[list[float]] = [[] for _ in range(concurrency)]
+    end = time.perf_counter() + seconds
+    options = [("grpc.use_local_subchannel_pool", 1), ("grpc.max_receive_message_length", -1)]
+
+    def call(mine: list[float]) -> None:
+        with grpc.insecure_channel(f"127.0.0.1:{port}", options=options) as channel:
+            predict: grpc.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(METHOD)
+            for _ in range(20):
+                predict(request, timeout=60)
+            while (begin := time.perf_counter()) < end:
+                predict(request, timeout=60)
+                mine.append(time.perf_counter() - begin)
+
+    threads = [threading.Thread(target=call, args=(mine,)) for mine in latencies]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    ordered = sorted(1e6 * latency for mine in latencies for latency in mine)
+    return {
+        "per_second": len(ordered) / seconds,
+        "p50_us": ordered[len(ordered) // 2],
+        "p99_us": ordered[len(ordered) * 99 // 100],
+    }
+
+
+if __name__ == "__main__":
+    json.dump(run(int(sys.argv[1]), int(sys.argv[2]), float(sys.argv[3]), sys.stdin.buffer.read()), sys.stdout)

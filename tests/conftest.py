@@ -1,0 +1,19 @@
+"""What every kind of test may need: the small models of `tests.models.zoo`, written once per session."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.fixture(scope="session")
+def zoo(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with every model of the zoo, by its name; never written to by tests."""
+    folder = tmp_path_factory.mktemp("zoo")
+    command = [sys.executable, "-m", "tests.models.zoo", str(folder)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return folder
