@@ -4,9 +4,11 @@ Nothing here knows TensorFlow or ONNX. `exported` reads what the worker leaves.
 """
 
 import dataclasses
+import errno
 import json
 import os
 import selectors
+import shutil
 import signal
 import subprocess
 import sys
@@ -35,6 +37,7 @@ _POLL_SECONDS: Final = 0.2  # how late the worker's end is noticed if a process 
 _MAX_LINE: Final = 1 << 16
 _LOG_LINES: Final = 12  # shown, without the frames of C++ stacks
 _LOG_BYTES: Final = 1 << 16  # of the log's end that are looked at
+_LITTLE_BYTES: Final = 1 << 20  # free on a disk that is as good as full: what did not fit was larger
 _OUT_OF_MEMORY_WORDS: Final = (
     "bad_alloc",
     "MemoryError",
@@ -111,11 +114,14 @@ def run_export(job: ExportJob, *, on_progress: OnProgress) -> Iterator[ExportRes
     Raises:
         ConversionError: One of `converter.errors`, for whatever end the worker found.
     """
-    with tempfile.TemporaryDirectory(prefix="segue-export-") as name:  # mode 0700
+    with _writing():
+        private = tempfile.TemporaryDirectory(prefix="segue-export-")  # mode 0700
+    with private as name:
         folder = Path(name)
-        for part in (protocol.HOME, protocol.TMP):
-            (folder / part).mkdir(mode=0o700)
-        _write_job(job, folder)
+        with _writing():
+            for part in (protocol.HOME, protocol.TMP):
+                (folder / part).mkdir(mode=0o700)
+            _write_job(job, folder)
         start = time.monotonic()
         status = _supervise(job, folder, on_progress)
         seconds = time.monotonic() - start
@@ -126,6 +132,24 @@ def run_export(job: ExportJob, *, on_progress: OnProgress) -> Iterator[ExportRes
         except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
             raise _crashed(f"The conversion process left a result that cannot be read: {error!r}.", folder) from error
         yield result
+
+
+@contextmanager
+def _writing() -> Iterator[None]:
+    """Turn a full disk into our error."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in {errno.ENOSPC, errno.EDQUOT}:
+            raise
+        raise _no_room() from error
+
+
+def _no_room() -> errors.DiskFull:
+    return errors.DiskFull(
+        f"No space is left for the conversion in the folder for temporary files, {tempfile.gettempdir()}.",
+        "Free some space there, or set TMPDIR to a folder with more. It takes a few times the model's size.",
+    )
 
 
 def _write_job(job: ExportJob, folder: Path) -> None:
@@ -168,7 +192,7 @@ def _supervise(job: ExportJob, folder: Path, on_progress: OnProgress) -> int:
     except TimeoutError:
         raise errors.WorkerTimedOut(
             f"The conversion took longer than {job.wall_seconds:.0f} seconds and was stopped.",
-            "Raise the time limit, or convert on a faster machine.",
+            "Raise the limit with --time-limit SECONDS, or convert on a faster machine.",
         ) from None
     finally:
         with suppress(PermissionError):  # how macOS answers when only the ended leader is left
@@ -215,6 +239,8 @@ def _relay(process: subprocess.Popen[bytes], deadline: float, on_progress: OnPro
 
 def _failure(status: int, job: ExportJob, folder: Path) -> errors.ConversionError:
     """The error for a worker that ended with this status: its own, or what its death looks like."""
+    if shutil.disk_usage(folder).free < _LITTLE_BYTES:
+        return _no_room()  # whatever the worker could still say
     stated = _stated_failure(folder) if status == 1 else None
     if stated is not None:
         return stated
@@ -222,13 +248,13 @@ def _failure(status: int, job: ExportJob, folder: Path) -> errors.ConversionErro
     if status == -signal.SIGXCPU:
         return errors.WorkerTimedOut(
             f"The conversion used more than {job.limits.cpu_seconds} seconds of processor time and was stopped.",
-            "Raise the limit, or convert on a faster machine.",
+            "Convert on a faster machine, or fewer signatures at a time (--signature).",
         )
     if status == -signal.SIGKILL or any(word in log for word in _OUT_OF_MEMORY_WORDS):
         return errors.WorkerOutOfMemory(
             "The conversion process was killed or failed for lack of memory: it may use "
             f"{job.limits.memory_bytes >> 20} MiB, and the machine may have less.",
-            "Convert on a machine with more memory, or raise the memory limit.",
+            "Convert on a machine with more memory, or fewer signatures at a time (--signature).",
         )
     how = f"with exit code {status}" if status > 0 else f"by signal {signal.Signals(-status).name}"
     return _crashed(f"The conversion process ended {how}.", folder)
