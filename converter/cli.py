@@ -27,6 +27,7 @@ from converter.pipeline import Outcome, Request, convert_and_deploy
 from server.errors import InvalidName, PackageError, SegueError
 from server.parity import Tolerance
 from server.repository.names import check_model_name
+from server.repository.package import Package
 
 
 class ExitCode(IntEnum):
@@ -234,7 +235,7 @@ def _show(outcome: Outcome, console: Console) -> None:
     else:
         print(f"Published. No server answers at {outcome.server}; start one with")
         print(f"    segue-server --repository {outcome.folder.parent.parent}\nand call it:\n")
-    text = report.snippet(outcome.name, outcome.manifest, outcome.server)
+    text = _snippet(outcome)
     if console.is_terminal:
         console.print(Syntax(text, "python", background_color="default"))
     else:
@@ -255,6 +256,11 @@ def _parity_table(outcome: Outcome) -> Table:
     return table
 
 
+def _snippet(outcome: Outcome) -> str:
+    arrays = Package(outcome.name, outcome.version, outcome.folder, outcome.manifest).golden_arrays()
+    return report.snippet(outcome.name, outcome.manifest, arrays, outcome.server)
+
+
 def _outcome_json(outcome: Outcome) -> dict[str, object]:
     served = outcome.served
     return {
@@ -271,7 +277,7 @@ def _outcome_json(outcome: Outcome) -> dict[str, object]:
         },
         "signatures": report.as_json(outcome.manifest, served.differences if served else None),
         "seconds": {name: round(seconds, 3) for name, seconds in outcome.seconds.items()},
-        "snippet": report.snippet(outcome.name, outcome.manifest, outcome.server),
+        "snippet": _snippet(outcome),
         "exit_code": int(ExitCode.DONE),
     }
 
@@ -289,8 +295,9 @@ def _with_subcommand(arguments: Sequence[str]) -> list[str]:
     known = {
         command.name or (command.callback.__name__ if command.callback else "") for command in app.registered_commands
     }
-    first = arguments[0] if arguments else "--help"
-    return list(arguments) if first in known or first == "--help" else ["convert", *arguments]
+    if not arguments:
+        return ["--help"]
+    return list(arguments) if arguments[0] in {*known, "--help"} else ["convert", *arguments]
 
 
 class _Stop:

@@ -10,7 +10,8 @@ from typing import Any
 
 from protos.segue import package_pb2
 from protos.tensorflow import signature_pb2
-from server.parity import Difference
+from server.arrays import Array
+from server.parity import Difference, is_floating
 from server.signatures import DEFAULT_SIGNATURE
 from server.wire.dtypes import SERVED, name_of
 
@@ -45,10 +46,14 @@ def output_rows(
                     elements=binding.proof.elements,
                     proof=binding.proof.max_absolute,
                     served=difference.max_absolute if difference else None,
-                    allowed=f"{binding.tolerance.absolute:.1e} + {100 * binding.tolerance.relative:g} %",
+                    allowed=_allowed(binding.tolerance, exact=not is_floating(SERVED[info.dtype].dtype)),
                 )
             )
     return rows
+
+
+def _allowed(tolerance: package_pb2.Tolerance, *, exact: bool) -> str:
+    return "exact" if exact else f"{tolerance.absolute:.1e} + {100 * tolerance.relative:g} %"
 
 
 def shape_text(info: signature_pb2.TensorInfo) -> str:
@@ -121,8 +126,15 @@ def _count(variables: Iterable[package_pb2.Variable]) -> int:
     return total
 
 
-def snippet(name: str, manifest: package_pb2.ModelPackage, address: str) -> str:
-    """Python that calls the model with TensorFlow Serving's published client, ready to run."""
+def snippet(name: str, manifest: package_pb2.ModelPackage, arrays: Mapping[str, Array], address: str) -> str:
+    """Python that calls the model with TensorFlow Serving's published client, ready to run.
+
+    Args:
+        name: The model's.
+        manifest: Its package's.
+        arrays: The golden arrays, whose shapes the model is known to accept.
+        address: HOST:PORT of the server.
+    """
     signature = _snippet_signature(manifest.signatures)
     lines = [
         "import grpc",
@@ -136,10 +148,9 @@ def snippet(name: str, manifest: package_pb2.ModelPackage, address: str) -> str:
         f"request.model_spec.name = {name!r}",
         f"request.model_spec.signature_name = {signature.name!r}",
     ]
-    case = signature.golden[0] if signature.golden else None
-    for alias in sorted(signature.signature_def.inputs):
-        info = signature.signature_def.inputs[alias]
-        lines.append(f"request.inputs[{alias!r}].CopyFrom(tf.make_tensor_proto({_example(info, case)}))")
+    for alias, key in sorted(signature.golden[0].inputs.items()):
+        dtype = signature.signature_def.inputs[alias].dtype
+        lines.append(f"request.inputs[{alias!r}].CopyFrom(tf.make_tensor_proto({_zeros(dtype, arrays[key].shape)}))")
     lines += [
         "reply = stub.Predict(request, timeout=60)",
         "for output, tensor in sorted(reply.outputs.items()):",
@@ -152,18 +163,13 @@ def _snippet_signature(signatures: Sequence[package_pb2.Signature]) -> package_p
     return next((s for s in signatures if s.name == DEFAULT_SIGNATURE), signatures[0])
 
 
-def _example(info: signature_pb2.TensorInfo, case: package_pb2.GoldenCase | None) -> str:
-    """An expression for an array that the input takes: zeros, dynamic dimensions of size 1."""
-    dims = [] if info.tensor_shape.unknown_rank else [max(1, dim.size) for dim in info.tensor_shape.dim]
-    if case is not None and not case.batch and info.tensor_shape.unknown_rank:
-        dims = [1]
-    shape = f"({', '.join(map(str, dims))}{',' if len(dims) == 1 else ''})"
-    if name_of(info.dtype) == "string":
+def _zeros(dtype: int, shape: tuple[int, ...]) -> str:
+    """An expression for an array of zeros, or of empty strings."""
+    name = name_of(dtype)
+    if name == "string":
         return f"np.full({shape}, b'')"
-    numpy_name = (
-        "tf.bfloat16.as_numpy_dtype" if name_of(info.dtype) == "bfloat16" else f"np.{SERVED[info.dtype].dtype.name}"
-    )
-    return f"np.zeros({shape}, {numpy_name.replace('np.bool', 'bool')})"
+    scalar = {"bool": "bool", "bfloat16": "tf.bfloat16.as_numpy_dtype"}.get(name, f"np.{SERVED[dtype].dtype.name}")
+    return f"np.zeros({shape}, {scalar})"
 
 
 def as_json(

@@ -90,12 +90,14 @@ def _compare_floats(expected: Array, got: Array, tolerance: Tolerance) -> Differ
 
 
 def default_tolerance(answers: Sequence[Array]) -> Tolerance:
-    """The gate unless the user sets another: 1e-5 of the output's range, and 1e-3 relative.
+    """The gate unless the user sets another: 1e-5 of the output's range, and 1e-3 relative; exact if it is no float.
 
     Half-precision outputs are rounded to 11 (float16) or 8 (bfloat16) significant bits, so one unit in the last place
     is already 1e-3 or 8e-3; they get four such units.
     """
-    floats = [a.astype(np.float64) for a in answers if is_floating(a.dtype) and a.dtype.kind != "c"]
+    if not all(is_floating(a.dtype) for a in answers):
+        return Tolerance(0.0, 0.0)
+    floats = [a.astype(np.float64) for a in answers if a.dtype.kind != "c"]
     finite = [np.abs(a[np.isfinite(a)]) for a in floats]
     largest = max((float(a.max()) for a in finite if a.size), default=0.0)
     scale = max(1.0, largest)
