@@ -73,7 +73,7 @@ HELP = """Convert a TensorFlow model to ONNX once, prove that nothing changed, p
 
 Exit codes: 0 done; 2 wrong usage; 3 the source cannot be read as a model, or lacks the signature; 4 it cannot be
 converted; 5 the inputs do not fit; 6 outputs differ from TensorFlow's; 7 the repository, or the disk, cannot be used;
-8 published, but not served as it should be; 130 interrupted (129, 143: by SIGHUP, SIGTERM); 1 a bug of ours.
+8 published, but not served as it should be; 130 interrupted (129 by SIGHUP, 143 by SIGTERM); 1 a bug of ours.
 With 2 to 7 the repository is as it was.
 """
 
@@ -286,7 +286,7 @@ def _tolerance(atol: float | None, rtol: float | None) -> Tolerance | None:
     if atol is None and rtol is None:
         return None
     if not all(0 <= bound < math.inf for bound in (atol or 0.0, rtol or 0.0)):
-        raise typer.BadParameter("A tolerance is a finite number from 0 on.", param_hint="--atol/--rtol")
+        raise typer.BadParameter("A tolerance cannot be negative or infinite.", param_hint="--atol/--rtol")
     return Tolerance(atol or 0.0, rtol or 0.0)
 
 

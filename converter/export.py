@@ -7,6 +7,7 @@ import dataclasses
 import errno
 import json
 import os
+import re
 import selectors
 import shutil
 import signal
@@ -35,9 +36,10 @@ _PASSED_ON: Final = (  # of the environment; everything else stays here
 )  # fmt: skip
 _POLL_SECONDS: Final = 0.2  # how late the worker's end is noticed if a process of its own keeps the pipe open
 _MAX_LINE: Final = 1 << 16
-_LOG_LINES: Final = 12  # shown, without the frames of C++ stacks
+_LOG_LINES: Final = 12  # shown, without the frames of C++ stacks and what is said at every start
 _LOG_BYTES: Final = 1 << 16  # of the log's end that are looked at
 _LITTLE_BYTES: Final = 1 << 20  # free on a disk that is as good as full: what did not fit was larger
+_NOISE: Final = re.compile(r"\s*@ |I\d{4} |WARNING: All log messages|.*cuda_platform|\*\*\* Check failure")
 _OUT_OF_MEMORY_WORDS: Final = (
     "bad_alloc",
     "MemoryError",
@@ -270,7 +272,7 @@ def _stated_failure(folder: Path) -> errors.ConversionError | None:
 
 
 def _crashed(cause: str, folder: Path) -> errors.WorkerCrashed:
-    lines = [line for line in _log_end(folder).splitlines() if not line.lstrip().startswith("@")][-_LOG_LINES:]
+    lines = [line for line in _log_end(folder).splitlines() if not _NOISE.match(line)][-_LOG_LINES:]
     last = "\nIts last words:\n" + "\n".join(f"    {line}" for line in lines) if lines else ""
     return errors.WorkerCrashed(cause + last, "Please report this with the model, or a smaller one that does the same.")
 
