@@ -223,7 +223,7 @@ def _progress(console: Console) -> Iterator[_Listener]:
 
 def _show(outcome: Outcome, console: Console) -> None:
     """The result on standard output: parity per output, times, where it serves, how to call it."""
-    print(f"\n{outcome.name} version {outcome.version}, compared with TensorFlow's own answers:")
+    print(f"\n{outcome.name} version {outcome.version}: largest differences from TensorFlow's own answers")
     console.print(_parity_table(outcome))
     for signature in outcome.manifest.signatures:
         batching = "can be batched" if signature.batching.batchable else f"not batched: {signature.batching.reason}"

@@ -100,7 +100,7 @@ def ask_golden(
             times.append(time.perf_counter() - begin)
             if outputs.keys() != case.outputs.keys():
                 raise _refused(signature.name, f"outputs {sorted(outputs)} instead of {sorted(case.outputs)}")
-            for alias, key in case.outputs.items():
+            for alias, key in sorted(case.outputs.items()):
                 measured = compare(arrays[key], outputs[alias], tolerances[alias])
                 where = (signature.name, alias)
                 differences[where] = differences.get(where, Difference()).merged(measured)
