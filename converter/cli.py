@@ -1,8 +1,10 @@
 """The command line: `convert-and-deploy SOURCE --name NAME`. What people type and see, exit codes, and nothing else."""
 
 import json
+import math
 import signal
 import sys
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -22,7 +24,7 @@ from rich.table import Table
 from converter import errors, report
 from converter.package import REPORT
 from converter.pipeline import Outcome, Request, convert_and_deploy
-from server.errors import SegueError
+from server.errors import InvalidName, PackageError, SegueError
 from server.parity import Tolerance
 from server.repository.names import check_model_name
 from server.repository.package import Package
@@ -40,6 +42,7 @@ class ExitCode(IntEnum):
     DIFFERENT = 6
     REPOSITORY = 7
     NOT_DEPLOYED = 8
+    HUNG_UP = 129
     INTERRUPTED = 130
     TERMINATED = 143
 
@@ -55,14 +58,23 @@ EXIT_CODES: dict[type[Exception], ExitCode] = {
     errors.DiskFull: ExitCode.REPOSITORY,
     errors.NotDeployed: ExitCode.NOT_DEPLOYED,
     errors.ConversionError: ExitCode.CONVERSION,
+    InvalidName: ExitCode.USAGE,
     SegueError: ExitCode.REPOSITORY,
 }
+
+INTERRUPTIONS = {
+    signal.SIGHUP: ExitCode.HUNG_UP,
+    signal.SIGINT: ExitCode.INTERRUPTED,
+    signal.SIGTERM: ExitCode.TERMINATED,
+}
+_PATIENCE_SECONDS = 5.0
 
 HELP = """Convert a TensorFlow model to ONNX once, prove that nothing changed, publish it, and see it served.
 
 Exit codes: 0 done; 2 wrong usage; 3 the source cannot be read as a model, or lacks the signature; 4 it cannot be
-converted; 5 the inputs do not fit; 6 outputs differ from TensorFlow's; 7 the repository cannot be used; 8 published,
-but not served as it should be; 130 interrupted; 1 a bug of ours. With 2 to 7 the repository is as it was.
+converted; 5 the inputs do not fit; 6 outputs differ from TensorFlow's; 7 the repository, or the disk, cannot be used;
+8 published, but not served as it should be; 130 interrupted (129 by SIGHUP, 143 by SIGTERM); 1 a bug of ours.
+With 2 to 7 the repository is as it was.
 """
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
@@ -87,14 +99,14 @@ def convert(
     atol: Annotated[float | None, typer.Option(help="Allowed absolute difference, instead of the default.")] = None,
     rtol: Annotated[float | None, typer.Option(help="Allowed relative difference, instead of the default.")] = None,
     seed: Annotated[int, typer.Option(help="Of random inputs.")] = 0,
-    wait: Annotated[float, typer.Option(help="Seconds that the server may take to load it.")] = 120.0,
-    time_limit: Annotated[float, typer.Option(help="Seconds that the conversion may take.")] = 3600.0,
+    wait: Annotated[float, typer.Option(help="Seconds that the server may take to load it.", min=0)] = 120.0,
+    time_limit: Annotated[float, typer.Option(help="Seconds that the conversion may take.", min=0)] = 3600.0,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object on standard output.")] = False,
 ) -> None:
     """Convert, prove, publish, wait until served, ask the golden questions."""
     request = Request(
         source=source,
-        name=_model_name(name),
+        name=name,
         repository=repository,
         server=server or "localhost:8500",
         server_required=server is not None,
@@ -110,15 +122,34 @@ def convert(
     raise typer.Exit(_run(request, console, as_json=as_json))
 
 
+class Interrupted(KeyboardInterrupt):
+    """A signal asks us to stop: what Ctrl-C cleans up is cleaned up for each of them."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__()
+        self.signal = signal.Signals(number)
+
+
+@dataclass(frozen=True, slots=True)
+class _Failure:
+    """What is said of an end without success."""
+
+    kind: str
+    cause: str
+    advice: str
+    code: ExitCode
+
+
 def _run(request: Request, console: Console, *, as_json: bool) -> int:
+    listener = None
     try:
+        check_model_name(request.name)
         with _progress(console) as listener:
             outcome = convert_and_deploy(request, listener)
     except (errors.ConversionError, SegueError) as error:
-        return _fail(error, console, as_json=as_json)
-    except KeyboardInterrupt:
-        console.print("\n[bold]Interrupted.[/bold] What was not published is gone; nothing else was touched.")
-        return ExitCode.INTERRUPTED
+        return _say(_failure(error), console, as_json=as_json)
+    except Interrupted as interruption:
+        return _say(_interruption(interruption.signal, listener), console, as_json=as_json)
     if as_json:
         print(json.dumps(_outcome_json(outcome), indent=2))
     else:
@@ -126,16 +157,35 @@ def _run(request: Request, console: Console, *, as_json: bool) -> int:
     return ExitCode.DONE
 
 
-def _fail(error: errors.ConversionError | SegueError, console: Console, *, as_json: bool) -> int:
+def _failure(error: errors.ConversionError | SegueError) -> _Failure:
     code = next(EXIT_CODES[kind] for kind in type(error).__mro__ if kind in EXIT_CODES)
-    cause, advice = (error.cause, error.advice) if isinstance(error, errors.ConversionError) else (error.message, "")
+    if isinstance(error, errors.ConversionError):
+        return _Failure(type(error).__name__, error.cause, error.advice, code)
+    advice = error.advice if isinstance(error, PackageError) else ""
+    return _Failure(type(error).__name__, error.message, advice, code)
+
+
+def _interruption(by: signal.Signals, listener: "_Listener | None") -> _Failure:
+    if listener is None or listener.version is None:
+        cause = f"Interrupted by {by.name}. Nothing was published, and the repository is as it was."
+        advice = "Run the same command again to start over."
+    else:
+        cause = (
+            f"Interrupted by {by.name}. Version {listener.version} was already published, in {listener.folder}, but "
+            "whether it is served was not waited for."
+        )
+        advice = "Run the same command again to see it served (nothing is converted twice), or remove that folder."
+    return _Failure("Interrupted", cause, advice, INTERRUPTIONS[by])
+
+
+def _say(failure: _Failure, console: Console, *, as_json: bool) -> int:
     if as_json:
-        kind = type(error).__name__
-        print(json.dumps({"error": {"kind": kind, "cause": cause, "advice": advice}, "exit_code": code}, indent=2))
-    console.print(f"[bold red]Error:[/bold red] {escape(cause)}", soft_wrap=True)
-    if advice:
-        console.print(f"[bold]What to do:[/bold] {escape(advice)}", soft_wrap=True)
-    return code
+        error = {"kind": failure.kind, "cause": failure.cause, "advice": failure.advice}
+        print(json.dumps({"error": error, "exit_code": failure.code}, indent=2))
+    console.print(f"[bold red]Error:[/bold red] {escape(failure.cause)}", soft_wrap=True)
+    if failure.advice:
+        console.print(f"[bold]What to do:[/bold] {escape(failure.advice)}", soft_wrap=True)
+    return failure.code
 
 
 @dataclass(slots=True)
@@ -144,6 +194,8 @@ class _Listener:
 
     console: Console
     status: Status
+    version: int | None = None  # published
+    folder: Path | None = None
 
     def step(self, name: str, message: str) -> None:
         if self.console.is_terminal:
@@ -154,6 +206,9 @@ class _Listener:
     def done(self, name: str, message: str, seconds: float) -> None:
         took = f" [dim]({seconds:.1f} s)[/dim]" if seconds else ""
         self.console.print(f"[green]✓[/green] [bold]{name:<8}[/bold] {escape(message)}{took}", soft_wrap=True)
+
+    def published(self, version: int, folder: Path) -> None:
+        self.version, self.folder = version, folder
 
 
 @contextmanager
@@ -227,18 +282,11 @@ def _outcome_json(outcome: Outcome) -> dict[str, object]:
     }
 
 
-def _model_name(name: str) -> str:
-    try:
-        return check_model_name(name)
-    except SegueError as error:
-        raise typer.BadParameter(error.message, param_hint="--name") from error
-
-
 def _tolerance(atol: float | None, rtol: float | None) -> Tolerance | None:
     if atol is None and rtol is None:
         return None
-    if min(atol or 0.0, rtol or 0.0) < 0:
-        raise typer.BadParameter("a tolerance cannot be negative", param_hint="--atol/--rtol")
+    if not all(0 <= bound < math.inf for bound in (atol or 0.0, rtol or 0.0)):
+        raise typer.BadParameter("A tolerance cannot be negative or infinite.", param_hint="--atol/--rtol")
     return Tolerance(atol or 0.0, rtol or 0.0)
 
 
@@ -252,13 +300,25 @@ def _with_subcommand(arguments: Sequence[str]) -> list[str]:
     return list(arguments) if arguments[0] in {*known, "--help"} else ["convert", *arguments]
 
 
-def _terminate(_number: int, _frame: FrameType | None) -> None:
-    raise SystemExit(ExitCode.TERMINATED)
+class _Stop:
+    """Handles signals; an impatient second one does not disturb the cleaning up that the first began."""
+
+    def __init__(self) -> None:
+        self._last = -math.inf
+
+    def __call__(self, number: int, _frame: FrameType | None) -> None:
+        now = time.monotonic()
+        if now - self._last > _PATIENCE_SECONDS:
+            self._last = now
+            raise Interrupted(number)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """The console script `convert-and-deploy`."""
-    signal.signal(signal.SIGTERM, _terminate)  # so that what Ctrl-C cleans up is cleaned up then too
+    stop = _Stop()
+    for each in INTERRUPTIONS:
+        if signal.getsignal(each) is not signal.SIG_IGN:  # as under nohup
+            signal.signal(each, stop)
     app(args=_with_subcommand(sys.argv[1:] if arguments is None else arguments), prog_name="convert-and-deploy")
 
 

@@ -9,6 +9,7 @@ from converter.errors import NotDeployed
 from protos.segue import package_pb2
 from protos.serving import model_service_pb2
 from server.arrays import Array
+from server.errors import MalformedResponse
 from server.lifecycle.states import State
 from server.parity import Difference, Tolerance, compare
 
@@ -52,8 +53,9 @@ def wait_available(
             return time.monotonic() - begin
         if status is not None and state is State.END:
             raise NotDeployed(
-                f"The server refused version {version} of {name!r}: {status.status.error_message}",
-                "Any older version goes on serving; the server's log has more.",
+                f"Version {version} of {name!r} is published, but the server cannot serve it: "
+                f"{status.status.error_message}",
+                "Look at the server's log, which has more. An older version, if there is one, goes on serving.",
             )
         sleep(_POLL_SECONDS)
     raise _not_seen(name, version, seconds, status)
@@ -64,13 +66,14 @@ def _not_seen(
 ) -> NotDeployed:
     if status is None:
         return NotDeployed(
-            f"The server has not seen version {version} of {name!r} within {seconds:.0f} s.",
-            "Does it watch the repository that was published to? Compare its --repository with this one's.",
+            f"Version {version} of {name!r} is published, but the server has not seen it within {seconds:.0f} s.",
+            "Start the server with the same --repository as this command, or give the address of one that watches it "
+            "with --server.",
         )
     state = State(status.state).name
     return NotDeployed(
-        f"Version {version} of {name!r} is still {state} on the server after {seconds:.0f} s.",
-        "It may yet become available: wait longer with --wait.",
+        f"Version {version} of {name!r} is published, but still {state} on the server after {seconds:.0f} s.",
+        "Run the same command again, with a longer --wait: the version may yet become available.",
     )
 
 
@@ -92,7 +95,7 @@ def ask_golden(
             begin = time.perf_counter()
             try:
                 outputs = client.predict(name, version, signature.name, inputs, _PREDICT_SECONDS)
-            except CallFailed as error:
+            except (CallFailed, MalformedResponse) as error:
                 raise _refused(signature.name, str(error)) from error
             times.append(time.perf_counter() - begin)
             if outputs.keys() != case.outputs.keys():

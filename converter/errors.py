@@ -33,9 +33,10 @@ class ConversionError(Exception):
     """
 
     def __init__(self, cause: str, advice: str) -> None:
-        super().__init__(f"{cause} {advice}".strip())
-        self.cause = cause
+        complete = cause.endswith(".") or "\n" in cause
+        self.cause = cause if complete else f"{cause}."  # some end in the words of others
         self.advice = advice
+        super().__init__(f"{self.cause} {advice}".strip())
 
 
 class NotAModel(ConversionError):

@@ -4,9 +4,12 @@ Nothing here knows TensorFlow or ONNX. `exported` reads what the worker leaves.
 """
 
 import dataclasses
+import errno
 import json
 import os
+import re
 import selectors
+import shutil
 import signal
 import subprocess
 import sys
@@ -33,13 +36,14 @@ _PASSED_ON: Final = (  # of the environment; everything else stays here
 )  # fmt: skip
 _POLL_SECONDS: Final = 0.2  # how late the worker's end is noticed if a process of its own keeps the pipe open
 _MAX_LINE: Final = 1 << 16
-_LOG_LINES: Final = 12  # shown, without noise
+_LOG_LINES: Final = 12  # shown, without the frames of C++ stacks and what is said at every start
 _LOG_BYTES: Final = 1 << 16  # of the log's end that are looked at
+_LITTLE_BYTES: Final = 1 << 20  # free on a disk that is as good as full: what did not fit was larger
+_NOISE: Final = re.compile(r"\s*@ |I\d{4} |WARNING: All log messages|.*cuda_platform|\*\*\* Check failure")
 _OUT_OF_MEMORY_WORDS: Final = (  # from C++, Python, the loader, malloc, TensorFlow, and threads that find no stack
     "bad_alloc", "MemoryError", "failed to map segment", "Cannot allocate memory", "out of memory", "OOM when",
     "pthread_create() failed", "Resource temporarily unavailable",
 )  # fmt: skip
-_NOISE: Final = ("@", "I0000", "WARNING: All log messages")  # C++ stack frames, and what every start prints
 _ERRORS: Final[Mapping[FailureKind, type[errors.ConversionError]]] = {
     FailureKind.UNLOADABLE: errors.UnloadableModel,
     FailureKind.SIGNATURE_MISSING: errors.SignatureMissing,
@@ -109,11 +113,14 @@ def run_export(job: ExportJob, *, on_progress: OnProgress) -> Iterator[ExportRes
     Raises:
         ConversionError: One of `converter.errors`, for whatever end the worker found.
     """
-    with tempfile.TemporaryDirectory(prefix="segue-export-") as name:  # mode 0700
+    with _writing():
+        private = tempfile.TemporaryDirectory(prefix="segue-export-")  # mode 0700
+    with private as name:
         folder = Path(name)
-        for part in (protocol.HOME, protocol.TMP):
-            (folder / part).mkdir(mode=0o700)
-        _write_job(job, folder)
+        with _writing():
+            for part in (protocol.HOME, protocol.TMP):
+                (folder / part).mkdir(mode=0o700)
+            _write_job(job, folder)
         start = time.monotonic()
         status = _supervise(job, folder, on_progress)
         seconds = time.monotonic() - start
@@ -124,6 +131,24 @@ def run_export(job: ExportJob, *, on_progress: OnProgress) -> Iterator[ExportRes
         except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
             raise _crashed(f"The conversion process left a result that cannot be read: {error!r}.", folder) from error
         yield result
+
+
+@contextmanager
+def _writing() -> Iterator[None]:
+    """Turn a full disk into our error."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in {errno.ENOSPC, errno.EDQUOT}:
+            raise
+        raise _no_room() from error
+
+
+def _no_room() -> errors.DiskFull:
+    return errors.DiskFull(
+        f"No space is left for the conversion in the folder for temporary files, {tempfile.gettempdir()}.",
+        "Free some space there, or set TMPDIR to a folder with more. It takes a few times the model's size.",
+    )
 
 
 def _write_job(job: ExportJob, folder: Path) -> None:
@@ -166,7 +191,7 @@ def _supervise(job: ExportJob, folder: Path, on_progress: OnProgress) -> int:
     except TimeoutError:
         raise errors.WorkerTimedOut(
             f"The conversion took longer than {job.wall_seconds:.0f} seconds and was stopped.",
-            "Raise the time limit, or convert on a faster machine.",
+            "Raise the limit with --time-limit SECONDS, or convert on a faster machine.",
         ) from None
     finally:
         with suppress(PermissionError):  # how macOS answers when only the ended leader is left
@@ -213,6 +238,8 @@ def _relay(process: subprocess.Popen[bytes], deadline: float, on_progress: OnPro
 
 def _failure(status: int, job: ExportJob, folder: Path) -> errors.ConversionError:
     """The error for a worker that ended with this status: its own, or what its death looks like."""
+    if shutil.disk_usage(folder).free < _LITTLE_BYTES:
+        return _no_room()  # whatever the worker could still say
     stated = _stated_failure(folder) if status == 1 else None
     if stated is not None:
         return stated
@@ -220,13 +247,13 @@ def _failure(status: int, job: ExportJob, folder: Path) -> errors.ConversionErro
     if status == -signal.SIGXCPU:
         return errors.WorkerTimedOut(
             f"The conversion used more than {job.limits.cpu_seconds} seconds of processor time and was stopped.",
-            "Raise the limit, or convert on a faster machine.",
+            "Convert on a faster machine, or fewer signatures at a time (--signature).",
         )
     if status == -signal.SIGKILL or any(word in log for word in _OUT_OF_MEMORY_WORDS):
         return errors.WorkerOutOfMemory(
             "The conversion process was killed or failed for lack of memory: it may use "
             f"{job.limits.memory_bytes >> 20} MiB, and the machine may have less.",
-            "Convert on a machine with more memory, or raise the memory limit.",
+            "Convert on a machine with more memory, or fewer signatures at a time (--signature).",
         )
     how = f"with exit code {status}" if status > 0 else f"by signal {signal.Signals(-status).name}"
     return _crashed(f"The conversion process ended {how}.", folder)
@@ -242,7 +269,7 @@ def _stated_failure(folder: Path) -> errors.ConversionError | None:
 
 
 def _crashed(cause: str, folder: Path) -> errors.WorkerCrashed:
-    lines = [line for line in _log_end(folder).splitlines() if not line.lstrip().startswith(_NOISE)][-_LOG_LINES:]
+    lines = [line for line in _log_end(folder).splitlines() if not _NOISE.match(line)][-_LOG_LINES:]
     last = "\nIts last words:\n" + "\n".join(f"    {line}" for line in lines) if lines else ""
     return errors.WorkerCrashed(cause + last, "Please report this with the model, or a smaller one that does the same.")
 

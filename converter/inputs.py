@@ -1,14 +1,13 @@
 """Representative inputs from the user's own file."""
 
-import zipfile
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
-
-import numpy as np
 
 from converter.errors import InputsRejected
 from converter.export import SampleInputs
-from server.arrays import Array, load_arrays
+from server.arrays import load_arrays
+from server.repository.package import file_digest
 
 ADVICE = (
     "Write it with numpy.savez('inputs.npz', ALIAS=array, ...): one array per input of the signature, or with keys "
@@ -27,10 +26,8 @@ def read_inputs(path: Path, signatures: Mapping[str, Collection[str]] | None) ->
     Raises:
         InputsRejected: The file cannot be read, or its keys fit no signature.
     """
-    try:
-        arrays = {key: _as_bytes(array) for key, array in load_arrays(path).items()}
-    except (OSError, ValueError, zipfile.BadZipFile) as error:
-        raise InputsRejected(f"The inputs file {path} cannot be read: {error}", ADVICE) from error
+    with _readable(path):
+        arrays = load_arrays(path)
     if signatures is None:
         return (SampleInputs("serving_default", "inputs file", arrays),)
     samples = []
@@ -49,10 +46,27 @@ def read_inputs(path: Path, signatures: Mapping[str, Collection[str]] | None) ->
     return tuple(samples)
 
 
-def _as_bytes(array: Array) -> Array:
-    """Numpy's fixed-width texts as TensorFlow's strings: objects of bytes."""
-    if array.dtype.kind not in "SU":
-        return array
-    texts = np.empty(array.shape, dtype=object)
-    texts.ravel()[:] = [t.encode() if isinstance(t, str) else bytes(t) for t in array.ravel().tolist()]
-    return texts
+def inputs_digest(path: Path) -> str:
+    """SHA-256 of the file, in hexadecimal.
+
+    Raises:
+        InputsRejected: The file cannot be read.
+    """
+    with _readable(path):
+        return file_digest(path)[0]
+
+
+@contextmanager
+def _readable(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except FileNotFoundError as error:
+        raise InputsRejected(
+            f"The inputs file {path} does not exist.", "Check the path given with --inputs."
+        ) from error
+    except OSError as error:
+        raise InputsRejected(
+            f"The inputs file {path} cannot be read: {error.strerror}.", "Check what it is and who may read it."
+        ) from error
+    except ValueError as error:
+        raise InputsRejected(f"The inputs file {path} cannot be used: {error}.", ADVICE) from error

@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Protocol
 
 from converter import deploy, package, prove, report
-from converter.client import ServerUnreachable, connected
+from converter.client import CallFailed, ServerUnreachable, connected
 from converter.errors import NotDeployed
 from converter.export import ExportJob, Progress, SampleInputs, run_export
-from converter.inputs import read_inputs
+from converter.inputs import inputs_digest, read_inputs
 from converter.package import Provenance
 from converter.sources.keras import KerasSource
 from converter.sources.recognise import Source, recognise
@@ -27,7 +27,7 @@ from server.backends.onnx_runtime import OnnxRuntimeBackend
 from server.errors import DamagedPackage
 from server.parity import Tolerance
 from server.repository.folder import Publication, Repository, writing
-from server.repository.package import Package, file_digest, open_package, read_manifest
+from server.repository.package import Package, open_package, read_manifest
 
 OPSET = 18  # the newest that tf2onnx 1.17 writes
 
@@ -90,6 +90,10 @@ class Listener(Protocol):
         """A step has ended well."""
         ...
 
+    def published(self, version: int, folder: Path) -> None:
+        """From here on the version is there, whatever happens next."""
+        ...
+
 
 class _Steps:
     def __init__(self, listener: Listener) -> None:
@@ -140,7 +144,11 @@ def _publish(request: Request, source: Source, publication: Publication, steps: 
     else:
         manifest = _convert(request, source, provenance, publication.folder, steps)
     with steps.step("publish", f"publishing to {request.repository}") as said:
-        version, folder = publication.commit()
+        try:
+            version, folder = publication.commit()
+        finally:
+            if publication.published:
+                steps.listener.published(*publication.published)
         said.append(str(folder))
     return _outcome(request, version, folder, manifest, found.version if found else None)
 
@@ -208,7 +216,7 @@ def _provenance(request: Request, source: Source) -> Provenance:
     if request.signatures:
         options["signatures"] = ",".join(sorted(request.signatures))
     if request.inputs:
-        options["inputs_sha256"] = file_digest(request.inputs)[0]
+        options["inputs_sha256"] = inputs_digest(request.inputs)
     if request.tolerance:
         options["tolerance"] = f"{request.tolerance.absolute!r}+{request.tolerance.relative!r}"
     kind = "keras" if isinstance(source, KerasSource) else "saved_model"
@@ -257,7 +265,7 @@ def _deploy(request: Request, outcome: Outcome, steps: _Steps) -> deploy.Served 
             if request.server_required:
                 raise NotDeployed(
                     f"Version {outcome.version} is published, but no server answers at {request.server}.",
-                    f"Start one with: segue-server --repository {request.repository}",
+                    f"Start one with `segue-server --repository {request.repository}`, or correct --server.",
                 )
             return None
         try:
@@ -272,6 +280,12 @@ def _deploy(request: Request, outcome: Outcome, steps: _Steps) -> deploy.Served 
         except ServerUnreachable as error:
             raise NotDeployed(
                 f"Version {outcome.version} is published, but {request.server} stopped answering: {error}",
-                "Look at the server's log; run the same command again once it is up (nothing is converted twice).",
+                "Look at the server's log, and run the same command again once it is up (nothing is converted twice).",
+            ) from error
+        except CallFailed as error:
+            raise NotDeployed(
+                f"Version {outcome.version} is published, but what answers at {request.server} does not answer as a "
+                f"model server does: {error}",
+                "Give the address of a segue-server's gRPC port with --server.",
             ) from error
     return served

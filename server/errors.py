@@ -94,7 +94,15 @@ class MethodUnsupported(SegueError):
 
 
 class PackageError(SegueError):
-    """A model package or the repository cannot be used."""
+    """A model package or the repository cannot be used.
+
+    Where the user can do something about it, `advice` says what, and str() has both.
+    """
+
+    def __init__(self, message: str, advice: str = "") -> None:
+        super().__init__(message)
+        self.args = (f"{message} {advice}".rstrip(),)
+        self.advice = advice
 
 
 class DamagedPackage(PackageError):

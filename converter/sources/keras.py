@@ -45,8 +45,8 @@ def read_keras(path: Path) -> KerasSource:
         _check_archive(path)
     elif magic != _HDF5_MAGIC:
         raise NotAModel(
-            f"{path} is neither a .keras archive nor an HDF5 file.",
-            "Was it downloaded or copied completely? Save the model again with model.save('NAME.keras').",
+            f"The file {path} is neither a .keras archive nor an HDF5 file.",
+            "Download or copy it again, or save the model again with model.save('NAME.keras').",
         )
     return KerasSource(path, digest.hexdigest(), path.stat().st_size)
 
@@ -57,10 +57,11 @@ def _check_archive(path: Path) -> None:
             names = set(archive.namelist())
     except zipfile.BadZipFile as error:
         raise NotAModel(
-            f"{path} is a damaged .keras archive: {error}.", "Copy it again, or save the model again."
+            f"The file {path} is a damaged .keras archive: {error}.",
+            "Download or copy it again, or save the model again with model.save('NAME.keras').",
         ) from error
     if "config.json" not in names:
         raise NotAModel(
-            f"{path} is an archive without config.json, so it is no Keras model.",
+            f"The file {path} is an archive without config.json, so it is no Keras model.",
             "Save the whole model with model.save('NAME.keras'), not its weights alone.",
         )

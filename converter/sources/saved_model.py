@@ -67,7 +67,8 @@ def read_saved_model(path: Path, tags: Collection[str] = SERVE_TAGS) -> SavedMod
         digest, size = digest_folder(path)
     except OSError as error:
         raise UnloadableModel(
-            f"{error.filename or path} cannot be read: {error.strerror}.", "Check what it is and who may read it."
+            f"The path {error.filename or path} cannot be read: {error.strerror}.",
+            "Check what it is and who may read it.",
         ) from error
     return SavedModelSource(
         path=path,
@@ -94,13 +95,14 @@ def select_signatures(
     """
     if not source.signatures:
         raise SignatureMissing(
-            f"{source.path} has no signatures.",
+            f"The SavedModel {source.path} has no signatures.",
             "Save it again with tf.saved_model.save(MODEL, PATH, signatures=...), naming what clients shall call.",
         )
     for name in wanted or ():
         if name not in source.signatures:
             raise SignatureMissing(
-                f'{source.path} has no signature "{name}".', f"There are: {', '.join(source.signatures)}."
+                f'The SavedModel {source.path} has no signature "{name}".',
+                f"Choose with --signature from those it has: {', '.join(source.signatures)}.",
             )
     return {name: source.signatures[name] for name in wanted or source.signatures}
 
@@ -120,7 +122,9 @@ def digest_folder(folder: Path) -> tuple[str, int]:
     total = 0
     files = list(itertools.islice(_files(root, (root,), ""), _MAX_FILES + 1))
     if len(files) > _MAX_FILES:
-        raise UnloadableModel(f"{folder} has more than {_MAX_FILES} files.", "Remove what is not part of the model.")
+        raise UnloadableModel(
+            f"The folder {folder} has more than {_MAX_FILES} files.", "Remove what is not part of the model."
+        )
     for name, path in sorted(files):
         with path.open("rb") as file:
             size = os.fstat(file.fileno()).st_size
@@ -145,31 +149,35 @@ def _files(root: Path, folders: tuple[Path, ...], prefix: str) -> Iterator[tuple
         target = Path(os.path.realpath(entry, strict=True)) if entry.is_symlink() else entry
         if not target.is_relative_to(root):
             raise UnloadableModel(
-                f"{root / name} is a link to {target}, outside of the model.", "Convert a copy made with cp -rL."
+                f"The link {root / name} leads to {target}, outside of the model.", "Convert a copy made with cp -rL."
             )
         if target in folders:
-            raise UnloadableModel(f"{root / name} is a link to a folder that it is in.", "Remove the link.")
+            raise UnloadableModel(f"The link {root / name} leads to a folder that it is in.", "Remove the link.")
         if target.is_dir():
             yield from _files(root, (*folders, target), f"{name}/")
         elif target.is_file():
             yield os.fsencode(name), target
         else:
-            raise UnloadableModel(f"{root / name} is neither a file nor a folder.", "Remove it from the model.")
+            raise UnloadableModel(
+                f"The path {root / name} is neither a file nor a folder.", "Remove it from the model."
+            )
 
 
 def _why_not(path: Path) -> NotAModel:
     """Find what to say about a path that is no SavedModel."""
     if not path.exists():
-        return NotAModel(f"{path} does not exist.", "Check the path.")
+        return NotAModel(f"The path {path} does not exist.", f"Check it; the current folder is {Path.cwd()}.")
     if path.is_file():
         if path.name == MODEL_FILE:
-            return NotAModel(f"{path} is only a part of a SavedModel.", f"Give its folder, {path.parent}.")
-        return NotAModel(f"{path} is a file, not a SavedModel.", f"Give the folder that has {MODEL_FILE} in it.")
+            return NotAModel(f"The file {path} is only a part of a SavedModel.", f"Give its folder, {path.parent}.")
+        return NotAModel(
+            f"The path {path} is a file, not a SavedModel.", f"Give the folder that has {MODEL_FILE} in it."
+        )
     names = sorted(each.name for each in path.iterdir())
     versions = [name for name in names if name.isdecimal() and (path / name / MODEL_FILE).is_file()]
     if versions:
         return NotAModel(
-            f"{path} is not a SavedModel but a folder with {len(versions)} version(s) of one.",
+            f"The folder {path} is not a SavedModel but holds {len(versions)} version(s) of one.",
             f"Give the version to convert; the newest is {path / max(versions, key=int)}.",
         )
     return NotAModel(*_why_not_folder(path, names))
@@ -177,39 +185,41 @@ def _why_not(path: Path) -> NotAModel:
 
 def _why_not_folder(path: Path, names: list[str]) -> tuple[str, str]:
     if not names:
-        return f"{path} is empty.", f"Give the folder that has {MODEL_FILE} in it."
+        return f"The folder {path} is empty.", f"Give the folder that has {MODEL_FILE} in it."
     if f"{MODEL_FILE}txt" in names:
         return (
-            f"{path} is a SavedModel in text form, which is not read here.",
+            f"The folder {path} holds a SavedModel in text form, which is not read here.",
             "Save it in binary form: tf.saved_model.save(tf.saved_model.load(OLD), NEW).",
         )
     if "variables" in names:
         return (
-            f"{path} has the variables of a SavedModel but no {MODEL_FILE}.",
+            f"The folder {path} has the variables of a SavedModel but no {MODEL_FILE}.",
             "Copy the whole folder from where the model was saved.",
         )
     shown = ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")
-    return f"{path} has no {MODEL_FILE} in it, only {shown}.", "Give the SavedModel's own folder."
+    return f"The folder {path} has no {MODEL_FILE} in it, only {shown}.", "Give the SavedModel's own folder."
 
 
 def _graph(file: Path, tags: Collection[str]) -> saved_model_pb2.MetaGraphDef:
     if file.stat().st_size > _MAX_GRAPH_BYTES:
-        raise UnloadableModel(f"{file} is larger than 2 GiB.", "Save the model with its weights as variables.")
+        raise UnloadableModel(f"The file {file} is larger than 2 GiB.", "Save the model with its weights as variables.")
     try:
         model = saved_model_pb2.SavedModel.FromString(file.read_bytes())
     except DecodeError as error:
         raise UnloadableModel(
-            f"{file} is no SavedModel, or is damaged.", "Copy the whole folder again from where it was saved."
+            f"The file {file} is no SavedModel, or is damaged.", "Copy the whole folder again from where it was saved."
         ) from error
     for graph in model.meta_graphs:
         if set(tags) == set(graph.meta_info_def.tags):
             return graph
     if not model.meta_graphs:
-        raise UnloadableModel(f"{file} holds no graph.", "Copy the whole folder again from where it was saved.")
+        raise UnloadableModel(
+            f"The file {file} holds no graph.", "Copy the whole folder again from where it was saved."
+        )
     there = "; ".join(", ".join(graph.meta_info_def.tags) or "none" for graph in model.meta_graphs)
     raise NotAModel(
-        f"{file} has no graph with the tag {', '.join(sorted(tags))}. The tags of its graphs are: {there}.",
-        'Save the model for serving, with the tag "serve" alone.',
+        f"The file {file} has no graph with the tag {', '.join(sorted(tags))}. The tags of its graphs are: {there}.",
+        "Choose one of its graphs with --tag (once for each of the graph's tags).",
     )
 
 

@@ -75,7 +75,7 @@ def read_warmup_requests(model: Path) -> Warmup:
             for number, record in enumerate(_records(path, file), start=1):
                 if number > MAX_RECORDS:
                     raise DamagedWarmup(
-                        f"{path} has more than {MAX_RECORDS} records.",
+                        f"The warm-up file {path} has more than {MAX_RECORDS} records.",
                         "Keep the most typical ones; TensorFlow Serving refuses more, too.",
                     )
                 log = _parse(path, number, record)
@@ -90,7 +90,7 @@ def read_warmup_requests(model: Path) -> Warmup:
         return found
     except OSError as error:
         raise DamagedWarmup(
-            f"{path} cannot be read: {error.strerror}.", "Check what it is and who may read it."
+            f"The warm-up file {path} cannot be read: {error.strerror}.", "Check what it is and who may read it."
         ) from error
     return found
 
@@ -103,19 +103,21 @@ def _records(path: Path, file: BinaryIO) -> Iterator[bytes]:
     """
     left = path.stat().st_size
     if left > MAX_BYTES:
-        raise DamagedWarmup(f"{path} has {left} bytes; {MAX_BYTES} are the limit.", "Keep fewer or smaller records.")
+        raise DamagedWarmup(
+            f"The warm-up file {path} has {left} bytes; {MAX_BYTES} are the limit.", "Keep fewer or smaller records."
+        )
     number = 0
     while header := file.read(12):
         number += 1
         left -= len(header)
         length = int.from_bytes(header[:8], "little")
         if len(header) < 12 or _masked_crc(header[:8]) != header[8:]:
-            raise DamagedWarmup(f"the length of record {number} in {path} is damaged.", _ADVICE)
+            raise DamagedWarmup(f"In the warm-up file {path}, the length of record {number} is damaged.", _ADVICE)
         if length + 4 > left:
-            raise DamagedWarmup(f"{path} ends within record {number}.", _ADVICE)
+            raise DamagedWarmup(f"The warm-up file {path} ends within record {number}.", _ADVICE)
         payload = file.read(length)
         if _masked_crc(payload) != file.read(4):
-            raise DamagedWarmup(f"record {number} in {path} is damaged.", _ADVICE)
+            raise DamagedWarmup(f"In the warm-up file {path}, record {number} is damaged.", _ADVICE)
         left -= length + 4
         yield payload
 
@@ -131,7 +133,7 @@ def _parse(path: Path, number: int, record: bytes) -> prediction_log_pb2.Predict
     try:
         return prediction_log_pb2.PredictionLog.FromString(record)
     except DecodeError as error:
-        raise DamagedWarmup(f"record {number} in {path} is no PredictionLog.", _ADVICE) from error
+        raise DamagedWarmup(f"In the warm-up file {path}, record {number} is no PredictionLog.", _ADVICE) from error
 
 
 def _request(path: Path, number: int, request: predict_pb2.PredictRequest, budget: int) -> WarmupRequest:
@@ -140,7 +142,9 @@ def _request(path: Path, number: int, request: predict_pb2.PredictRequest, budge
         try:
             array = tensor_from_proto(request.inputs[alias], alias, max_tensor_bytes=budget)
         except MalformedTensor as error:
-            raise DamagedWarmup(f"record {number} in {path} has a broken input: {error}.", _ADVICE) from error
+            raise DamagedWarmup(
+                f"In the warm-up file {path}, record {number} has a broken input: {error}.", _ADVICE
+            ) from error
         budget -= array.nbytes
         inputs[alias] = array
     return WarmupRequest(request.model_spec.signature_name or "serving_default", inputs)

@@ -37,7 +37,9 @@ def main(folder: Path) -> int:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
             raise
         cause = f"There is no room for what the conversion writes: {error}."
-        return _give_up(folder, WorkerFailure(FailureKind.DISK, cause, "Free some disk space, or raise the limit."))
+        return _give_up(
+            folder, WorkerFailure(FailureKind.DISK, cause, "Free some space, or set TMPDIR to a folder with more.")
+        )
     return 0
 
 
@@ -51,7 +53,7 @@ def _out_of_memory() -> WorkerFailure:
     return WorkerFailure(
         FailureKind.OUT_OF_MEMORY,
         "The conversion needs more memory than it may use.",
-        "Convert on a machine with more memory, or raise the memory limit.",
+        "Convert on a machine with more memory, or fewer signatures at a time (--signature).",
     )
 
 

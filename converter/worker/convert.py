@@ -190,8 +190,8 @@ def _unsupported(signature: str, nodes: dict[str, str], reason: str) -> WorkerFa
     return WorkerFailure(
         FailureKind.UNSUPPORTED_OPERATOR,
         f"Signature {signature!r} uses TensorFlow operators that cannot be converted to ONNX: {culprits}{because}.",
-        "Leave this signature out with --signature, or save the model again without these operators (parsing and "
-        "decoding, for instance, can move into the client).",
+        "If the model has other signatures, and they are enough, name them with --signature. Otherwise save the model "
+        "again without these operators (parsing and decoding, for instance, can move into the client).",
     )
 
 

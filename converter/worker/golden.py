@@ -171,6 +171,6 @@ def _rejected(signature: Signature, refusal: str, advice: str) -> WorkerFailure:
             "Convert on a machine with more memory, or give smaller inputs with --inputs FILE.npz.",
         )
     cause = (
-        f"TensorFlow refuses every input tried for signature {signature.name!r}. Its last words: {refusal or '(none)'}"
+        f"TensorFlow refuses every input tried for signature {signature.name!r}. Its last words: {refusal or 'none'}."
     )
     return WorkerFailure(FailureKind.INPUTS_REJECTED, cause, advice)

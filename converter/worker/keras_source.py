@@ -44,7 +44,7 @@ def export_saved_model(source: Path, folder: Path) -> Path:
     if not _CODE.isdisjoint(_classes(config)):
         raise WorkerFailure(
             FailureKind.UNTRUSTED_CODE,
-            f"{source.name} contains a Lambda layer, which is Python code that would run on loading.",
+            f"The file {source.name} contains a Lambda layer, which is Python code that would run on loading.",
             "Replace the Lambda layer by a layer class or a keras.ops expression and save the model again; or export "
             "it as a SavedModel where you trust it, and convert that.",
         )
@@ -70,7 +70,7 @@ def _load(source: Path, loaders: Mapping[str, Callable[[Path], KerasModel]]) -> 
             causes.append(f"{name}: {quoted(error)}")
     raise WorkerFailure(
         FailureKind.UNLOADABLE,
-        f"{source.name} cannot be loaded. " + " / ".join(causes),
+        f"The file {source.name} cannot be loaded. " + " / ".join(causes),
         "A model with layer classes of its own needs their code: load it there and export it as a SavedModel with "
         "model.export(folder), then convert that.",
     )
@@ -110,7 +110,7 @@ def _h5_config(source: Path) -> Json:
     if text is None and weights:
         raise WorkerFailure(
             FailureKind.WEIGHTS_ONLY,
-            f"{source.name} holds the weights of a model but not the model.",
+            f"The file {source.name} holds the weights of a model but not the model.",
             "Build the model in Python, call model.load_weights on this file, save it with model.save('NAME.keras'), "
             "and convert that file.",
         )
@@ -137,6 +137,6 @@ def _classes(config: Json) -> Iterator[str]:
 def _unreadable(source: Path, why: str) -> WorkerFailure:
     return WorkerFailure(
         FailureKind.UNLOADABLE,
-        f"{source.name} is not a Keras model: {why}.",
+        f"The file {source.name} is not a Keras model: {why}.",
         "Give a .keras file, an .h5 file written by model.save, or a SavedModel folder.",
     )

@@ -70,7 +70,7 @@ def signatures(model: Trackable, wanted: Sequence[str] | None) -> list[Signature
 def quoted(error: BaseException) -> str:
     """TensorFlow's own words, short enough to print: the type, and the message without stack and graph listings."""
     text = str(getattr(error, "message", None) or error).strip()
-    text = text.split("\n\nOriginal stack trace")[0].split("\n\tdefined at")[0].split(" [Op:")[0]
+    text = text.split("\n\nOriginal stack trace")[0].split("\n\tdefined at")[0].split(" [Op:")[0].split("Hint: ")[0]
     lines = [line.strip() for line in text.splitlines() if line.strip() and not line.startswith(_STACK_LINES)]
     short = " ".join(lines[:_QUOTED_LINES])
     if len(short) > _QUOTED_CHARACTERS:
@@ -81,7 +81,9 @@ def quoted(error: BaseException) -> str:
 def _advice(error: BaseException) -> str:
     text = str(error)
     if "associated with tags" in text:
-        return "Pass the tags that the model was saved with; the message above lists them if TensorFlow knows them."
+        return (
+            "Name with --tag the tags that the model was saved with; the message lists them if TensorFlow knows them."
+        )
     if "Op type not registered" in text:
         return "The graph uses a custom operator that this TensorFlow does not have; such a model cannot be converted."
     return (

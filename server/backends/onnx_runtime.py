@@ -6,12 +6,18 @@ bfloat16, which numpy lacks, crosses as OrtValue.
 
 import ctypes
 import logging
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 import ml_dtypes
 import numpy as np
+
+# Its official builds report their use to Microsoft unless this is set before they load: what a server or a
+# conversion does is nobody else's business, and the reporting leaves files behind.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+
 import onnxruntime as ort
 from onnxruntime.capi import onnxruntime_pybind11_state as ort_errors
 

@@ -145,7 +145,7 @@ def prove(package: Package, backend_name: str, graphs: Mapping[str, LoadedGraph]
     for proof in proofs:
         if proof.difference.problem:
             msg = (
-                f"{backend_name} does not reproduce TensorFlow's answer for output {proof.output!r} of signature "
+                f"The backend {backend_name} does not reproduce TensorFlow's answer for output {proof.output!r} of signature "
                 f"{proof.signature!r}: {proof.difference.problem}"
             )
             raise ProofFailed(msg)

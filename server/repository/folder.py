@@ -58,7 +58,8 @@ class Repository:
         try:
             with _lock(work, name):
                 _remove_leftovers(work, name)
-                staging = Path(tempfile.mkdtemp(prefix=f"{name}@", dir=work))
+                with writing(self.root):
+                    staging = Path(tempfile.mkdtemp(prefix=f"{name}@", dir=work))
                 try:
                     yield Publication(self, name, staging)
                 finally:
@@ -73,16 +74,23 @@ class Repository:
 
 
 class Publication:
-    """The right to publish one new version under a name, and a private folder to complete it in."""
+    """The right to publish one new version under a name, and a private folder to complete it in.
+
+    Attributes:
+        name: The model's name.
+        folder: The private folder.
+        published: Version and folder as soon as the version is there, whatever else happens.
+    """
 
     def __init__(self, repository: Repository, name: str, staging: Path) -> None:
         self._repository = repository
         self.name = name
         # The new version lies in a folder of the model's name, so that a first version appears with one rename too.
         self._model_folder = staging / name
-        self._model_folder.mkdir()
         self.folder = self._model_folder / "0"
-        self.folder.mkdir()
+        with writing(repository.root):
+            self.folder.mkdir(parents=True)
+        self.published: tuple[int, Path] | None = None
 
     def commit(self) -> tuple[int, Path]:
         """Move the finished package into place under the next free version number, durably.
@@ -115,6 +123,7 @@ class Publication:
                 if not self.folder.exists():
                     (self._model_folder / str(version)).rename(self.folder)
                 continue
+            self.published = version, target / str(version)
             _sync(target)
             _sync(self._repository.root)
             return version, target / str(version)
@@ -127,15 +136,20 @@ def writing(place: Path) -> Iterator[None]:
         yield
     except OSError as error:
         if error.errno in {errno.ENOSPC, errno.EDQUOT}:
-            free = shutil.disk_usage(place if place.exists() else place.parent).free
-            msg = (
-                f"no space left for the package in {place} ({free // 2**20} MiB free): free some space and run it again"
-            )
-            raise RepositoryUnwritable(msg) from error
+            raise RepositoryUnwritable(
+                f"No space is left for the package in {place} ({_free_bytes(place) / 2**20:.1f} MiB free).",
+                "Free some space and run the same command again, or choose another folder with --repository.",
+            ) from error
         if error.errno in {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EFBIG}:
-            msg = f"cannot write to the repository {place}: {error.strerror}; choose another with --repository"
-            raise RepositoryUnwritable(msg) from error
+            raise RepositoryUnwritable(
+                f"The repository {place} cannot be written to: {error.strerror}.",
+                "Choose another folder with --repository, or have this one made writable.",
+            ) from error
         raise
+
+
+def _free_bytes(place: Path) -> int:
+    return shutil.disk_usage(next(path for path in (place, *place.absolute().parents) if path.exists())).free
 
 
 def _folders(path: Path) -> Iterator[os.DirEntry[str]]:
@@ -149,7 +163,7 @@ def _folders(path: Path) -> Iterator[os.DirEntry[str]]:
 def _make_root(root: Path) -> list[Path]:
     """Create the repository if it is missing; return the folders created, innermost first."""
     if root.exists() and not root.is_dir():
-        raise RepositoryUnwritable(f"{root} is not a folder: choose another with --repository")
+        raise RepositoryUnwritable(f"The repository {root} is not a folder.", "Choose another with --repository.")
     missing = [folder for folder in (root, *root.parents) if not folder.exists()]
     with writing(root):
         root.mkdir(parents=True, exist_ok=True)
@@ -162,8 +176,9 @@ def _lock(work: Path, name: str) -> Iterator[None]:
     path = work / f"{name}.lock"
     file = _open_locked(path, work, name)
     try:
-        os.ftruncate(file, 0)
-        os.write(file, f"{os.getpid()}\n".encode())
+        with writing(work.parent):
+            os.ftruncate(file, 0)
+            os.write(file, f"{os.getpid()}\n".encode())
         yield
     finally:
         path.unlink(missing_ok=True)  # while it is still ours: a newcomer then makes a file of its own
@@ -183,11 +198,10 @@ def _open_locked(path: Path, work: Path, name: str) -> int:
         except BlockingIOError as error:
             holder = os.read(file, 32).decode(errors="replace").strip()
             os.close(file)
-            msg = (
-                f"model {name!r} is being converted by another process (pid {holder or 'unknown'}): "
-                "wait until it has finished, or choose another --name"
-            )
-            raise NameLocked(msg) from error
+            raise NameLocked(
+                f"Another process (pid {holder or 'unknown'}) is converting a model of the name {name!r} right now.",
+                "Wait until it has finished and run the same command again, or choose another --name.",
+            ) from error
         with suppress(FileNotFoundError):
             if os.fstat(file).st_ino == path.stat().st_ino:
                 return file

@@ -24,9 +24,10 @@ def check_model_name(name: str) -> str:
         InvalidName: it is not 1 to 128 of the characters A-Z a-z 0-9 . _ - or starts with a dot.
     """
     if not _MODEL_NAME.fullmatch(name):
-        rule = "use 1 to 128 of the characters A-Z a-z 0-9 . _ - and do not start with a dot"
-        msg = f"{name!r} cannot be a model's name: {rule}"
-        raise InvalidName(msg)
+        raise InvalidName(
+            f"The name {name!r} cannot be a model's name.",
+            "Use 1 to 128 of the characters A-Z a-z 0-9 . _ - and do not start with a dot.",
+        )
     return name
 
 

@@ -58,6 +58,12 @@ class Lines:
             if text in line:
                 return line
 
+    def rest(self) -> list[str]:
+        """All lines up to the end of the stream, those seen before among them."""
+        while (line := self._queue.get(timeout=SECONDS)) is not None:
+            self.seen.append(line)
+        return self.seen
+
 
 @contextmanager
 def started(command: Sequence[str | Path], **options: Any) -> Iterator[tuple["subprocess.Popen[str]", Lines]]:

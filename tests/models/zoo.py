@@ -242,6 +242,22 @@ def inverse(holder: Holder) -> Signatures:  # noqa: ARG001 - no variables
 
 
 @model
+def partial(holder: Holder) -> Signatures:
+    """One signature that ONNX can express, and one that it cannot."""
+    return {"invert": inverse(holder)["serving_default"], "serving_default": linear(holder)["serving_default"]}
+
+
+@model
+def bicubic(holder: Holder) -> Signatures:  # noqa: ARG001 - no variables
+    """Trebles images by bicubic interpolation, which ONNX Runtime rounds otherwise than TensorFlow's lookup table."""
+
+    def answer(image: Any) -> Tensors:
+        return {"large": tf.image.resize(image, [24, 24], method="bicubic")}
+
+    return {"serving_default": (answer, [spec("image", [None, 8, 8, 3])])}
+
+
+@model
 def noise(holder: Holder) -> Signatures:  # noqa: ARG001 - no variables
     """Another answer each time."""
     return {"serving_default": (lambda x: {"y": x + tf.random.normal(tf.shape(x))}, [spec("x", [None, 3])])}

@@ -100,7 +100,7 @@ def test_a_file_in_place_of_the_repository_is_said(tmp_path: Path) -> None:
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
 def test_a_full_disk_is_said_in_words(tmp_path: Path, number: int) -> None:
     """The user reads what is full and what to do, not an errno."""
-    with pytest.raises(RepositoryUnwritable, match="no space left"), writing(tmp_path):
+    with pytest.raises(RepositoryUnwritable, match="No space is left"), writing(tmp_path):
         raise OSError(number, os.strerror(number))
 
 
