@@ -15,6 +15,7 @@ import onnx
 import tensorflow as tf
 from onnx import defs
 from tf2onnx import optimizer, tfonnx
+from tf2onnx.optimizer import back_to_back_optimizer
 
 from converter.worker.foreign import ConverterGraph, ConverterOptimizer, GraphDef, NodeDef
 from converter.worker.freeze import Frozen
@@ -55,6 +56,11 @@ _OPTIMIZERS: Final = {
     for name, factory in optimizer._get_optimizers().items()  # noqa: SLF001 - tf2onnx is pinned, and this is its list
     if name != "global_pool_optimizer"
 }
+
+
+# It would fold batch normalisation into the convolution before it, and so lose both layers' variables. ONNX Runtime
+# folds them by itself when it loads the graph.
+back_to_back_optimizer._func_map.pop(("Conv", "BatchNormalization"), None)  # noqa: SLF001 - there is no switch for it
 
 
 class _OptimizerFailed(Exception):
