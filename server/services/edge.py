@@ -38,6 +38,8 @@ logger = logging.getLogger(__name__)
 
 Code = grpc.StatusCode
 Method = Callable[[bytes, grpc.ServicerContext], bytes]
+ErrorReply = Callable[[grpc.StatusCode, str], bytes]
+"""Makes the message that goes with a status that is not OK, for methods whose message tells the status too."""
 
 T = TypeVar("T", bound=Message)
 
@@ -92,12 +94,21 @@ class Edge:
     def __init__(self, metrics: Metrics) -> None:
         self._metrics = metrics
 
-    def handler(self, service: ServiceDescriptor, methods: Mapping[str, Method]) -> grpc.GenericRpcHandler:
+    def handler(
+        self,
+        service: ServiceDescriptor,
+        methods: Mapping[str, Method],
+        error_replies: Mapping[str, ErrorReply] | None = None,
+    ) -> grpc.GenericRpcHandler:
         """The handler of a service; methods that are not given answer UNIMPLEMENTED."""
-        handlers = {service.methods_by_name[name].name: self._unary(name, method) for name, method in methods.items()}
+        replies = error_replies or {}
+        handlers = {
+            service.methods_by_name[name].name: self._unary(name, method, replies.get(name, _no_message))
+            for name, method in methods.items()
+        }
         return grpc.method_handlers_generic_handler(service.full_name, handlers)
 
-    def _unary(self, name: str, method: Method) -> "grpc.RpcMethodHandler[bytes, bytes]":
+    def _unary(self, name: str, method: Method, error_reply: ErrorReply) -> "grpc.RpcMethodHandler[bytes, bytes]":
         def answer(request: bytes, context: grpc.ServicerContext) -> bytes:
             try:
                 return method(request, context)
@@ -108,9 +119,13 @@ class Edge:
             self._metrics.ended(name, "", code.name)
             context.set_code(code)
             context.set_details(text)
-            return b""
+            return error_reply(code, text)
 
         return grpc.unary_unary_rpc_method_handler(answer)
+
+
+def _no_message(_code: grpc.StatusCode, _text: str) -> bytes:
+    return b""
 
 
 def _log_unexpected(method: str, error: Exception) -> str:
