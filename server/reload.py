@@ -2,13 +2,18 @@
 
 import logging
 import threading
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 from protos.serving.config_pb2 import ModelServerConfig
+from server.config import ServerConfig
 from server.errors import InvalidRequest, SegueError
 from server.lifecycle.manager import ModelManager, Reload
-from server.model_config import ConfiguredModels, configured_models, ignored, parse
-from server.repository.places import Places
+from server.lifecycle.plan import ModelPolicy
+from server.model_config import ConfiguredModels, configured_models, ignored, parse, single_model
+from server.repository.folder import Repository
+from server.repository.places import Places, Source
 
 logger = logging.getLogger(__name__)
 
@@ -53,6 +58,38 @@ def understood(config: ModelServerConfig, known: frozenset[str] = frozenset()) -
     for line in ignored(config):
         logger.warning("%s", line)
     return models
+
+
+@dataclass(frozen=True, slots=True)
+class Beginning:
+    """What a server is to serve when it starts."""
+
+    source: Source
+    policies: Mapping[str, ModelPolicy]
+    words: str
+    """For the log."""
+    file: ConfigFile | None = None
+    in_force: bytes = b""
+    """What the file held."""
+
+
+def beginning(config: ServerConfig) -> Beginning:
+    """A configuration file goes before a single model, and that before a repository, as in TensorFlow Serving.
+
+    Raises:
+        InvalidRequest: the file cannot be read, or the configuration is refused.
+    """
+    if config.model_config_file is not None:
+        file = ConfigFile(config.model_config_file)
+        data = file.read()
+        models = understood(file.parse(data))
+        words = f"{len(models.folders)} model(s) of {file.path}"
+        return Beginning(Places(models.folders), models.policies, words, file, data)
+    if config.model_base_path:
+        models = understood(single_model(config.model_name, config.model_base_path))
+        words = f"the model {config.model_name} of {config.model_base_path}"
+        return Beginning(Places(models.folders), models.policies, words)
+    return Beginning(Repository(config.repository), {}, str(config.repository))
 
 
 class Reloader:
