@@ -17,6 +17,7 @@ from grpc_reflection.v1alpha import reflection
 
 from protos.serving import model_service_pb2, prediction_service_pb2
 from server.backends.onnx_runtime import Device, DeviceChoice, OnnxRuntimeBackend, choose_device
+from server.batching import BatchingParameters
 from server.config import ServerConfig
 from server.lifecycle.manager import ModelManager
 from server.lifecycle.servable import Loaded, load_servable
@@ -78,7 +79,7 @@ class Server:
         logger.info("backend %s: %s", backend.name, choice.reason)
         self.models = ModelManager(
             Repository(config.repository),
-            lambda package: load_servable(package, backend),
+            lambda package: load_servable(package, backend, _batching(config)),
             observer=_Observer(self._metrics),
             poll_seconds=config.poll_seconds,
         )
@@ -161,6 +162,12 @@ def _nothing() -> None:
     """Metrics are off: nothing to stop."""
 
 
+def _batching(config: ServerConfig) -> BatchingParameters | None:
+    if config.max_batch_size == 1:
+        return None
+    return BatchingParameters(config.max_batch_size, config.batch_timeout_micros)
+
+
 def _device(config: ServerConfig) -> DeviceChoice:
     found = choose_device()
     if config.device == "auto":
@@ -214,6 +221,8 @@ def serve(
     poll_seconds: Annotated[float, typer.Option(help="How often to look for new versions.")] = 1.0,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
     request_threads: Annotated[int, typer.Option(help="Requests in work at once.")] = 32,
+    max_batch_size: Annotated[int, typer.Option(help="Rows that are run together at most; 1 switches it off.")] = 16,
+    batch_timeout_micros: Annotated[int, typer.Option(help="How long an idle model waits for more rows.")] = 0,
     tensor_content: Annotated[bool, typer.Option("--tensor-content", help="Answer in tensor_content.")] = False,
     lame_duck_seconds: Annotated[float, typer.Option(help="After SIGTERM: keep answering, NOT_SERVING.")] = 1.0,
     grace_seconds: Annotated[float, typer.Option(help="After that: time for requests under way.")] = 30.0,
@@ -237,6 +246,8 @@ def serve(
             poll_seconds=poll_seconds,
             device=device,
             request_threads=request_threads,
+            max_batch_size=max_batch_size,
+            batch_timeout_micros=batch_timeout_micros,
             tensor_content=tensor_content,
             lame_duck_seconds=lame_duck_seconds,
             grace_seconds=grace_seconds,

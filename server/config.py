@@ -21,6 +21,10 @@ class ServerConfig:
     """auto, cpu or cuda."""
     request_threads: int = 32
     """Requests in work at once; each holds a thread, so this also bounds their memory."""
+    max_batch_size: int = 16
+    """Rows that wait are joined to batches of at most this many; 1 joins none."""
+    batch_timeout_micros: int = 0
+    """How long an idle model waits for more rows. 0: only what waits anyway is joined."""
     max_message_bytes: int = 2**31 - 1
     """Largest request. TensorFlow Serving's limit is the int32 maximum."""
     tensor_content: bool = False
@@ -40,6 +44,8 @@ class ServerConfig:
             raise ValueError(f"device must be auto, cpu or cuda, not {self.device!r}")
         if self.request_threads < 1:
             raise ValueError(f"request_threads must be at least 1, not {self.request_threads}")
+        if self.max_batch_size < 1 or self.batch_timeout_micros < 0:
+            raise ValueError("max_batch_size must be at least 1 and batch_timeout_micros at least 0")
         if self.poll_seconds <= 0:
             raise ValueError(f"poll_seconds must be above 0, not {self.poll_seconds}")
         if min(self.lame_duck_seconds, self.grace_seconds) < 0:
