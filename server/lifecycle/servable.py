@@ -145,8 +145,8 @@ def prove(package: Package, backend_name: str, graphs: Mapping[str, LoadedGraph]
     for proof in proofs:
         if proof.difference.problem:
             msg = (
-                f"The backend {backend_name} does not reproduce TensorFlow's answer for output {proof.output!r} of signature "
-                f"{proof.signature!r}: {proof.difference.problem}"
+                f"The backend {backend_name} does not reproduce TensorFlow's answer for output {proof.output!r} of "
+                f"signature {proof.signature!r}: {proof.difference.problem}"
             )
             raise ProofFailed(msg)
     return proofs
