@@ -48,6 +48,7 @@ _OUT_OF_MEMORY_WORDS: Final = (
     "Cannot allocate memory",
     "out of memory",
     "OOM when",
+    "failed to map segment",  # the dynamic loader's, while TensorFlow starts
 )
 _ERRORS: Final[Mapping[FailureKind, type[errors.ConversionError]]] = {
     FailureKind.UNLOADABLE: errors.UnloadableModel,
