@@ -42,14 +42,10 @@ _LOG_LINES: Final = 12  # shown, without the frames of C++ stacks and what is sa
 _LOG_BYTES: Final = 1 << 16  # of the log's end that are looked at
 _LITTLE_BYTES: Final = 1 << 20  # free on a disk that is as good as full: what did not fit was larger
 _NOISE: Final = re.compile(r"\s*@ |I\d{4} |WARNING: All log messages|.*cuda_platform|\*\*\* Check failure")
-_OUT_OF_MEMORY_WORDS: Final = (
-    "bad_alloc",
-    "MemoryError",
-    "Cannot allocate memory",
-    "out of memory",
-    "OOM when",
-    "failed to map segment",  # the dynamic loader's, while TensorFlow starts
-)
+_OUT_OF_MEMORY_WORDS: Final = (  # from C++, Python, the loader, malloc, TensorFlow, and threads that find no stack
+    "bad_alloc", "MemoryError", "failed to map segment", "Cannot allocate memory", "out of memory", "OOM when",
+    "pthread_create() failed", "Resource temporarily unavailable",
+)  # fmt: skip
 _ERRORS: Final[Mapping[FailureKind, type[errors.ConversionError]]] = {
     FailureKind.UNLOADABLE: errors.UnloadableModel,
     FailureKind.SIGNATURE_MISSING: errors.SignatureMissing,

@@ -24,6 +24,7 @@ from server.lifecycle.states import State, VersionStatus
 from server.metrics import Metrics
 from server.repository.folder import Repository
 from server.services.edge import Edge
+from server.services.inference import InferenceService
 from server.services.model import ModelService
 from server.services.prediction import PredictionService
 
@@ -124,10 +125,11 @@ class Server:
         config = self._config
         edge = Edge(self._metrics)
         prediction = PredictionService(self.models, self._metrics, tensor_content=config.tensor_content)
+        inference = InferenceService(self.models, self._metrics)
         server = grpc.server(
             futures.ThreadPoolExecutor(config.request_threads, thread_name_prefix="request"),
             handlers=[
-                edge.handler(PREDICTION, prediction.methods()),
+                edge.handler(PREDICTION, {**prediction.methods(), **inference.methods()}),
                 edge.handler(MODEL, ModelService(self.models).methods()),
             ],
             options=[

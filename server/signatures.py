@@ -51,7 +51,8 @@ class ServedSignature:
     def __init__(self, signature: package_pb2.Signature) -> None:
         self.name = signature.name
         self.onnx_file = signature.onnx_file
-        definition = signature.signature_def
+        self.definition = definition = signature.signature_def
+        self.method_name = definition.method_name
         bound = {binding.alias: binding.onnx_name for binding in signature.inputs}
         self.inputs = tuple(_input_spec(alias, definition, bound.get(alias, "")) for alias in sorted(definition.inputs))
         self.outputs: Mapping[str, str] = {
@@ -86,6 +87,21 @@ class ServedSignature:
             if spec.onnx_name:
                 feeds[spec.onnx_name] = array
         return Call(feeds, outputs)
+
+    def call_with_arrays(self, arrays: Mapping[str, Array], wanted: Sequence[str]) -> Call:
+        """The same for arrays by alias that have the right dtypes already; inputs that are missing take their default.
+
+        Raises:
+            InvalidRequest: An array's shape does not fit.
+        """
+        feeds: dict[str, Array] = {}
+        for spec in self.inputs:
+            array = arrays.get(spec.alias, spec.default)
+            assert array is not None  # noqa: S101 - whoever made the arrays left out only inputs with a default
+            self._check_shape(spec, array)
+            if spec.onnx_name:
+                feeds[spec.onnx_name] = array
+        return Call(feeds, [(alias, self.outputs[alias]) for alias in wanted])
 
     def bind(self, arrays: Mapping[str, Array]) -> dict[str, Array]:
         """Feeds by ONNX name for arrays by alias that are known to fit, such as golden inputs."""

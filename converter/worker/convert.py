@@ -14,7 +14,8 @@ from typing import Final
 import onnx
 import tensorflow as tf
 from onnx import defs
-from tf2onnx import optimizer, tf_utils, tfonnx
+from tf2onnx import optimizer, tfonnx
+from tf2onnx.optimizer import back_to_back_optimizer
 
 from converter.worker.foreign import ConverterGraph, ConverterOptimizer, GraphDef, NodeDef
 from converter.worker.freeze import Frozen
@@ -57,6 +58,11 @@ _OPTIMIZERS: Final = {
 }
 
 
+# It would fold batch normalisation into the convolution before it, and so lose both layers' variables. ONNX Runtime
+# folds them by itself when it loads the graph.
+back_to_back_optimizer._func_map.pop(("Conv", "BatchNormalization"), None)  # noqa: SLF001 - there is no switch for it
+
+
 class _OptimizerFailed(Exception):
     """One of tf2onnx's optimizers stumbled, and left the graph in pieces."""
 
@@ -96,6 +102,8 @@ def convert(frozen: Frozen, signature: Signature, opset: int) -> onnx.ModelProto
     with _listening() as log:
         try:
             model = _run(frozen, opset)
+        except MemoryError:
+            raise
         except Exception as error:
             if log.unknown or log.failed:
                 nodes = log.unknown or {name: operators.get(name, "?") for name in log.failed}
@@ -103,7 +111,7 @@ def convert(frozen: Frozen, signature: Signature, opset: int) -> onnx.ModelProto
             raise WorkerFailure(
                 FailureKind.EXPORT_FAILED,
                 f"Signature {signature.name!r} could not be exported to ONNX: {quoted(error)}",
-                "This is a limit or a fault of the exporter; worker.log has its full text.",
+                "This is a limit or a fault of the exporter: please report it with a model that shows it.",
             ) from error
     unknown = dict(_foreign_nodes(model.graph, opset))
     if unknown:
@@ -128,7 +136,6 @@ def _convert_and_optimize(frozen: Frozen, opset: int, *, careful: bool) -> onnx.
         opset: Of the model.
         careful: Skip an optimizer that fails, at the price of a copy of all weights before each.
     """
-    constants = tf_utils.compress_graph_def(frozen.graph) if frozen.lean else None
     with tf.Graph().as_default() as graph:
         tf.import_graph_def(frozen.graph, name="")
         converted = tfonnx.process_tf_graph(
@@ -137,11 +144,13 @@ def _convert_and_optimize(frozen: Frozen, opset: int, *, careful: bool) -> onnx.
             input_names=list(frozen.inputs),
             output_names=list(frozen.outputs),
             initialized_tables=dict(frozen.tables),
-            const_node_values=constants,
+            const_node_values=dict(frozen.weights),
             custom_op_handlers=dict(HANDLERS),
         )
         try:
             better = optimizer.optimize_graph(converted, catch_errors=careful, optimizers=_OPTIMIZERS)
+        except MemoryError:
+            raise
         except Exception as error:
             raise _OptimizerFailed(quoted(error)) from error
         model = better.make_model("converted by tf2onnx")

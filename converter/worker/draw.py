@@ -97,9 +97,17 @@ class Plan:
         return tuple(sizes)
 
 
-def draw(signature: Signature, plan: Plan, batch: int | None, rng: np.random.Generator) -> dict[str, Array]:
-    """Draw inputs; an integer input's first element is always the highest value that its range allows."""
-    return {spec.alias: _draw_one(spec, plan, plan.shape(spec, batch), rng) for spec in signature.inputs}
+def draw(
+    signature: Signature, plan: Plan, batch: int | None, rng: np.random.Generator, *, ends: bool = False
+) -> dict[str, Array]:
+    """Draw inputs; with `ends`, every integer input holds the ends of its range, so that trying tries them."""
+    drawn = {spec.alias: _draw_one(spec, plan, plan.shape(spec, batch), rng) for spec in signature.inputs}
+    for alias, (low, high) in plan.ranges.items() if ends else ():
+        array = drawn[alias]
+        if array.size:
+            array.flat[-1] = low
+            array.flat[0] = min(high - 1, int(np.iinfo(array.dtype).max))
+    return drawn
 
 
 def search(signature: Signature, answer: Answer, words: Sequence[bytes], rng: np.random.Generator) -> list[Plan]:
@@ -121,7 +129,7 @@ def search(signature: Signature, answer: Answer, words: Sequence[bytes], rng: np
     def accepts(plan: Plan) -> Mapping[str, Array] | None:
         if any(_elements(plan.shape(spec, batch)) > _MAX_ELEMENTS for spec in signature.inputs):
             return None
-        return answer(draw(signature, plan, batch, rng))
+        return answer(draw(signature, plan, batch, rng, ends=True))
 
     for candidate in _candidates(signature, (*words, *_WORDS)):
         if time.monotonic() > deadline:
@@ -200,10 +208,7 @@ def _draw_one(spec: Spec, plan: Plan, shape: tuple[int, ...], rng: np.random.Gen
     if dtype.kind in "iu":
         low, high = plan.ranges[spec.alias]
         high = min(high, int(np.iinfo(dtype).max) + 1)
-        array = np.asarray(rng.integers(low, high, shape, dtype=dtype))
-        if array.size:
-            array.flat[0] = high - 1
-        return array
+        return np.asarray(rng.integers(low, high, shape, dtype=dtype))
     values = rng.random(shape) if plan.uniform else rng.standard_normal(shape)
     if dtype.kind == "c":
         values = values + 1j * rng.standard_normal(shape)

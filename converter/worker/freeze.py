@@ -26,20 +26,22 @@ class Frozen:
 
     Attributes:
         graph: The GraphDef, without variables.
+        weights: Contents of its large constants by node, where they were taken out of it; empty if nothing was.
         tables: Keys and values of the hash tables, by shared name, as tf2onnx wants them.
         inputs: Tensor names, in the order of the signature's inputs.
         outputs: Tensor names, in the order of the signature's outputs.
         variables: The tf.Variables that the signature reads.
-        bytes: Their size.
-        lean: Whether weights were kept out of TensorFlow's graph optimizer; they must then be kept out of imports, too.
+        size: Theirs, in bytes.
+        lean: Whether weights were taken out, and so kept from TensorFlow's graph optimizer.
     """
 
     graph: GraphDef
+    weights: Mapping[str, bytes]
     tables: Mapping[bytes, tuple[Any, Any]]
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
     variables: tuple[TfVariable, ...]
-    bytes: int
+    size: int
     lean: bool
 
 
@@ -61,13 +63,15 @@ def freeze(model: Trackable, signature: Signature, *, lean_bytes: int) -> Frozen
     ends = [tensor.name for tensor in function.outputs]
     names = _variable_names(function, variables)
     graph, tables = tf_loader.from_trackable(model, function, list(inputs), ends, lean)
+    weights: dict[str, bytes] = {}
     if lean:
         _rename(graph, names)
-        graph = _optimized_without_weights(graph, list(inputs), ends)
+        graph, weights = _without_weights(graph)
+        graph = _optimized(graph, weights, list(inputs), ends)
     for name, end, spec in zip(outputs, ends, signature.outputs, strict=True):
         node = graph.node.add(name=name.removesuffix(":0"), op="Identity", input=[end])
         node.attr["T"].type = spec.dtype.as_datatype_enum
-    return Frozen(graph, tables, inputs, outputs, variables, size, lean)
+    return Frozen(graph, weights, tables, inputs, outputs, variables, size, lean)
 
 
 def _wrapped(signature: Signature) -> ConcreteFunction:
@@ -108,23 +112,32 @@ def _rename(graph: GraphDef, names: Mapping[str, str]) -> None:
                 node.input[index] = ":".join([caret + final[name], *port])
 
 
-def _optimized_without_weights(graph: GraphDef, inputs: list[str], outputs: list[str]) -> GraphDef:
-    """Run TensorFlow's graph optimizer as tf2onnx does, but with a placeholder for each large constant."""
-    weights = {node.name: node for node in graph.node if _is_weight(node)}
+def _without_weights(graph: GraphDef) -> tuple[GraphDef, dict[str, bytes]]:
+    """The graph with a placeholder for each large constant, and their contents; the graph given can go."""
+    weights = {node.name: node.attr["value"].tensor.tensor_content for node in graph.node if _is_weight(node)}
     light = type(graph)(versions=graph.versions, library=graph.library)
     light.node.extend(_placeholder(node) if node.name in weights else node for node in graph.node)
     tf_loader.fix_freezing_errors_part2(light)
+    return light, weights
+
+
+def _optimized(graph: GraphDef, weights: Mapping[str, bytes], inputs: list[str], outputs: list[str]) -> GraphDef:
+    """Run TensorFlow's graph optimizer as tf2onnx does, then make constants, still empty, of the placeholders."""
     with tf.Graph().as_default():
-        tf.import_graph_def(light, name="")
-        optimized = tf_loader.tf_optimize(inputs, outputs, light)
+        tf.import_graph_def(graph, name="")
+        optimized = tf_loader.tf_optimize(inputs, outputs, graph)
     for node in optimized.node:
         if node.name in weights:
-            node.CopyFrom(weights[node.name])
+            dtype, shape = node.attr["dtype"].type, node.attr["shape"].shape
+            node.op = "Const"
+            node.attr["value"].tensor.dtype = dtype
+            node.attr["value"].tensor.tensor_shape.CopyFrom(shape)
+            del node.attr["shape"]
     return optimized
 
 
 def _is_weight(node: NodeDef) -> bool:
-    return node.op == "Const" and len(node.attr["value"].tensor.tensor_content) > _WEIGHT_BYTES
+    return bool(node.op == "Const" and len(node.attr["value"].tensor.tensor_content) > _WEIGHT_BYTES)
 
 
 def _placeholder(weight: NodeDef) -> NodeDef:

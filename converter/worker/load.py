@@ -30,6 +30,8 @@ def load_saved_model(folder: Path, tags: Sequence[str]) -> Trackable:
     """
     try:
         return tf.saved_model.load(str(folder), tags=list(tags))
+    except MemoryError:
+        raise
     except Exception as error:  # a damaged or foreign SavedModel fails with any type, KeyError included
         raise WorkerFailure(
             FailureKind.UNLOADABLE,

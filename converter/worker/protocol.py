@@ -17,6 +17,7 @@ Progress is one JSON object per line on the child's standard output (`Event`).
 import dataclasses
 import enum
 import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final, Literal, Self, get_args
@@ -63,17 +64,22 @@ class WorkerFailure(Exception):
         self.advice = advice
 
 
+def _most_memory() -> int:
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 8 * 7
+
+
 @dataclasses.dataclass(frozen=True)
 class Limits:
     """What the child may use; the defaults hold for models of some gigabytes.
 
     Attributes:
-        memory_bytes: Private writable memory. Conversion holds a model's weights about six times.
+        memory_bytes: Private writable memory; by default seven eighths of the machine's. Conversion holds a model's
+            weights about ten times.
         cpu_seconds: Processor time of all threads together.
         file_bytes: Size of any one file that it writes.
     """
 
-    memory_bytes: int = 64 * GIB
+    memory_bytes: int = dataclasses.field(default_factory=_most_memory)
     cpu_seconds: int = 4 * 3600
     file_bytes: int = 64 * GIB
 

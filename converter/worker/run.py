@@ -123,19 +123,19 @@ def _export(model: Trackable, signature: Signature, job: Job, given: Sequence[Gi
         cases = golden.golden_cases(signature, given, job.batches, job.seed, _words(frozen))
     seconds = round(time.monotonic() - start, 3)
     return _Export(
-        signature, exported, inputs, outputs, cases, frozen.variables, frozen.bytes > job.large_model_bytes, seconds
+        signature, exported, inputs, outputs, cases, frozen.variables, frozen.size > job.large_model_bytes, seconds
     )
 
 
 def _convert(model: Trackable, signature: Signature, job: Job) -> tuple[Frozen, onnx.ModelProto]:
     """Convert without moving large weights about, and if that fails in the usual way, where weights permit it."""
     frozen = freeze(model, signature, lean_bytes=job.lean_bytes)
-    if not frozen.lean or frozen.bytes > job.large_model_bytes:
+    if not frozen.lean or frozen.size > job.large_model_bytes:
         return frozen, convert(frozen, signature, job.opset)
     try:
         return frozen, convert(frozen, signature, job.opset)
     except WorkerFailure:
-        frozen = freeze(model, signature, lean_bytes=frozen.bytes)
+        frozen = freeze(model, signature, lean_bytes=frozen.size)
         return frozen, convert(frozen, signature, job.opset)
 
 

@@ -18,12 +18,14 @@ from server.errors import (
     InvalidRequest,
     MalformedRequest,
     MalformedResponse,
+    MethodUnsupported,
     ModelNotFound,
     OutOfMemory,
     PackageError,
     SegueError,
     SignatureNotFound,
     StatusNotFound,
+    UnfitSignature,
 )
 from server.metrics import Metrics
 
@@ -41,6 +43,8 @@ STATUS_CODES: Mapping[type[SegueError], grpc.StatusCode] = {
     ModelNotFound: Code.NOT_FOUND,
     StatusNotFound: Code.NOT_FOUND,
     SignatureNotFound: Code.FAILED_PRECONDITION,
+    UnfitSignature: Code.FAILED_PRECONDITION,
+    MethodUnsupported: Code.UNIMPLEMENTED,
     OutOfMemory: Code.RESOURCE_EXHAUSTED,
     BackendError: Code.INTERNAL,
     PackageError: Code.UNKNOWN,  # TensorFlow Serving reports a version that did not load with this code

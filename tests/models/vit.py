@@ -1,4 +1,6 @@
-"""The Vision Transformer of the published attempt, as a SavedModel: `python -m tests.models.vit FOLDER gelu_new|gelu`.
+"""The Vision Transformer of the published attempt, as a SavedModel.
+
+`python -m tests.models.vit FOLDER gelu_new|gelu [FIELD=NUMBER …]`, the fields being those of ViTConfig.
 
 transformers' TFViTForImageClassification in its base size, with random weights. Every weight is non-zero, biases and
 layer-norm offsets too: zeros would be folded away and the graph would not be that of a trained model.
@@ -38,4 +40,4 @@ def save_vit(folder: str, hidden_act: str, **config: int) -> None:
 
 
 if __name__ == "__main__":
-    save_vit(sys.argv[1], sys.argv[2])
+    save_vit(sys.argv[1], sys.argv[2], **{field: int(number) for field, number in (f.split("=") for f in sys.argv[3:])})

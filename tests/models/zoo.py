@@ -196,7 +196,7 @@ def positive(holder: Holder) -> Signatures:  # noqa: ARG001 - no variables
 
 @model
 def convolution(holder: Holder) -> Signatures:
-    """Convolutions (transposed kernels in ONNX), batch normalisation (folded into one), and a dense layer."""
+    """Convolutions (transposed kernels in ONNX), batch normalisation (which must not be folded), and a dense layer."""
     holder.k, holder.d = variable("conv/kernel", 3, 3, 3, 32), variable("dense/kernel", 40, 4)
     holder.last = variable("last/kernel", 2, 2, 32, 40)
     holder.bn = [

@@ -214,7 +214,6 @@ def test_status_refuses_with_the_contracts_code_and_text(client: Client) -> None
 
 def test_methods_that_are_not_served_say_so(client: Client) -> None:
     """UNIMPLEMENTED, and nothing worse."""
-    assert client.error("Classify", b"")[0] is Code.UNIMPLEMENTED
     assert client.error("HandleReloadConfigRequest", b"", "ModelService")[0] is Code.UNIMPLEMENTED
 
 

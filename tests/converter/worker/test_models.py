@@ -1,11 +1,16 @@
 """Models that TensorFlow and Keras really wrote, exported by the worker and compared with TensorFlow's own answers."""
 
+import subprocess
+import sys
+from pathlib import Path
+
 import numpy as np
 import onnx
 import pytest
 
 from converter.export import SampleInputs
 from converter.exported import ExportedSignature, ExportResult
+from tests.conftest import ROOT
 from tests.converter.conftest import Exporter
 from tests.converter.running import open_session, require_golden
 
@@ -128,10 +133,9 @@ def test_variables_are_found(export: Exporter) -> None:
 
 
 @pytest.mark.slow
-def test_folded_variables_are_reported(export: Exporter) -> None:
-    """Batch normalisation that became part of a convolution is listed as unmapped, and nothing else is."""
-    unmapped = {variable.name for variable in export("corners").unmapped_variables}
-    assert unmapped == {"conv/kernel", "bn/part0", "bn/part1", "bn/part2", "bn/part3"}
+def test_no_variable_is_folded_away(export: Exporter) -> None:
+    """Batch normalisation stays a layer of its own beside its convolution, so that both keep their variables."""
+    assert export("corners").unmapped_variables == ()
 
 
 @pytest.mark.slow
@@ -216,3 +220,40 @@ def test_same_seed_same_cases(export: Exporter) -> None:
     other = export("linear", seed=1).signatures[0].cases
     assert np.array_equal(first[2].inputs["x"], again[2].inputs["x"])
     assert not np.array_equal(first[2].inputs["x"], other[2].inputs["x"])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("activation", ["gelu", "gelu_new"])
+def test_small_vision_transformer(export: Exporter, tmp_path: Path, activation: str) -> None:
+    """Transformers' ViT, small, with exact and with approximate GELU: same answers, and every parameter found."""
+    config = (
+        "hidden_size=96",
+        "num_hidden_layers=2",
+        "num_attention_heads=4",
+        "intermediate_size=192",
+        "image_size=64",
+    )
+    folder = tmp_path / activation
+    command = [sys.executable, "-m", "tests.models.vit", str(folder), activation, *config]
+    subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
+    for lean_bytes in (0, 1 << 30):
+        result = export(str(folder), lean_bytes=lean_bytes)
+        require_golden(result.signatures[0], 5e-6)
+        assert result.unmapped_variables == ()
+        operators = [node.op_type for node in onnx.load(result.signatures[0].onnx).graph.node]
+        assert "GlobalAveragePool" not in operators
+
+
+@pytest.mark.slow
+def test_what_the_worker_imports() -> None:
+    """The worker has neither the contracts, nor torch, nor gRPC, and nothing of the server but its arrays."""
+    code = "import sys, converter.worker.run, converter.worker.keras_source; print(*sys.modules)"
+    modules = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, check=True, capture_output=True, text=True
+    ).stdout.split()
+    assert "tensorflow" in modules
+    assert not {"protos", "torch", "grpc", "onnxruntime"} & {module.partition(".")[0] for module in modules}
+    assert {module for module in modules if module.startswith("server.")} == {"server.arrays"}
+    assert {m for m in modules if m.startswith("converter.")} == {
+        m for m in modules if m.startswith("converter.worker")
+    }

@@ -1,0 +1,137 @@
+"""tensorflow.serving.PredictionService: Classify, Regress and MultiInference.
+
+The texts are TensorFlow Serving's; the rules of signatures and results are in server/inference.py.
+"""
+
+import time
+from collections.abc import Mapping, Sequence
+
+import grpc
+
+from protos.serving import inference_pb2, model_pb2
+from server import inference
+from server.arrays import Array
+from server.errors import InvalidRequest, MethodUnsupported
+from server.examples import columns, rows_of
+from server.lifecycle.manager import ModelManager
+from server.lifecycle.servable import Servable
+from server.metrics import Metrics
+from server.services.edge import Method, parse
+from server.signatures import ServedSignature
+from server.wire.requests import spec_from_proto
+
+_NO_SIGNATURE = "No signature was found with the name"
+_NOT_IN_GRAPH = "Requested signature not found in model graph"
+
+
+class InferenceService:
+    """The methods of one server that take Examples."""
+
+    def __init__(self, models: ModelManager, metrics: Metrics) -> None:
+        self._models = models
+        self._metrics = metrics
+
+    def methods(self) -> dict[str, Method]:
+        """Methods by their names in the service."""
+        return {"Classify": self.classify, "Regress": self.regress, "MultiInference": self.multi_inference}
+
+    def classify(self, data: bytes, _context: grpc.ServicerContext) -> bytes:
+        """Answer a ClassificationRequest."""
+        request = parse(inference_pb2.ClassificationRequest, data)
+        with self._acquire(request).leased() as servable:
+            signature = inference.find_signature(servable.signatures, request.model_spec.signature_name, _NO_SIGNATURE)
+            wanted = inference.check_classification(signature)
+            outputs, rows = self._run("Classify", servable, signature, wanted, request.input)
+            result = inference.classification_result(outputs, rows)
+            reply = inference_pb2.ClassificationResponse(result=result, model_spec=_spec(servable, signature))
+        return reply.SerializeToString()
+
+    def regress(self, data: bytes, _context: grpc.ServicerContext) -> bytes:
+        """Answer a RegressionRequest."""
+        request = parse(inference_pb2.RegressionRequest, data)
+        with self._acquire(request).leased() as servable:
+            signature = inference.find_signature(servable.signatures, request.model_spec.signature_name, _NO_SIGNATURE)
+            wanted = inference.check_regression(signature)
+            outputs, rows = self._run("Regress", servable, signature, wanted, request.input)
+            result = inference.regression_result(outputs, rows)
+            reply = inference_pb2.RegressionResponse(result=result, model_spec=_spec(servable, signature))
+        return reply.SerializeToString()
+
+    def multi_inference(self, data: bytes, _context: grpc.ServicerContext) -> bytes:
+        """Answer a MultiInferenceRequest: several signatures of one version on the same Examples."""
+        request = parse(inference_pb2.MultiInferenceRequest, data)
+        if not request.tasks:
+            raise InvalidRequest("Input is empty.")
+        _check_names(request.tasks)
+        spec = spec_from_proto(request.tasks[0].model_spec)
+        reply = inference_pb2.MultiInferenceResponse()
+        with self._models.acquire(spec.name, spec.version, spec.label).leased() as servable:
+            checked = _check_tasks(request.tasks, servable.signatures)
+            for task, (signature, wanted) in zip(request.tasks, checked, strict=True):
+                outputs, rows = self._run("MultiInference", servable, signature, wanted, request.input)
+                result = reply.results.add(model_spec=_spec(servable, signature))
+                if task.method_name == inference.CLASSIFY:
+                    result.classification_result.CopyFrom(inference.classification_result(outputs, rows))
+                else:
+                    result.regression_result.CopyFrom(inference.regression_result(outputs, rows))
+        return reply.SerializeToString()
+
+    def _acquire(self, request: inference_pb2.ClassificationRequest | inference_pb2.RegressionRequest) -> Servable:
+        if not request.HasField("model_spec"):
+            raise InvalidRequest("Missing ModelSpec")
+        spec = spec_from_proto(request.model_spec)
+        if not spec.name:
+            raise InvalidRequest("ModelSpec has no name specified.")
+        return self._models.acquire(spec.name, spec.version, spec.label)
+
+    def _run(
+        self,
+        method: str,
+        servable: Servable,
+        signature: ServedSignature,
+        wanted: Sequence[str],
+        examples: inference_pb2.Input,
+    ) -> tuple[Mapping[str, Array], int]:
+        """Outputs by alias, and the number of rows."""
+        begin = time.perf_counter()
+        rows = rows_of(examples)
+        call = signature.call_with_arrays(columns(rows, signature.inputs), wanted)
+        timer = self._metrics.timer(servable.name, servable.version, signature.name, servable.backend_name)
+        run_begin = time.perf_counter()
+        arrays = servable.run(signature, call.feeds, [onnx_name for _, onnx_name in call.outputs])
+        end = time.perf_counter()
+        timer.run.observe(end - run_begin)
+        timer.latency.observe(end - begin)
+        self._metrics.ended(method, servable.name, "OK")
+        return {alias: array for (alias, _), array in zip(call.outputs, arrays, strict=True)}, len(rows)
+
+
+def _check_names(tasks: Sequence[inference_pb2.InferenceTask]) -> None:
+    for task in tasks:
+        if not task.model_spec.name:
+            raise InvalidRequest("Found ModelSpec with an empty model name.")
+        if task.model_spec.name != tasks[0].model_spec.name:
+            raise InvalidRequest("All ModelSpecs in a MultiInferenceRequest must access the same model name.")
+
+
+def _check_tasks(
+    tasks: Sequence[inference_pb2.InferenceTask], signatures: Mapping[str, ServedSignature]
+) -> list[tuple[ServedSignature, tuple[str, ...]]]:
+    """Each task's signature and the outputs that it needs, in the order of the tasks."""
+    checks = {inference.CLASSIFY: inference.check_classification, inference.REGRESS: inference.check_regression}
+    seen: dict[str, tuple[ServedSignature, tuple[str, ...]]] = {}
+    for task in tasks:
+        name = task.model_spec.signature_name or "serving_default"
+        if name in seen:
+            raise InvalidRequest(f"Duplicate evaluation of signature: {name}")
+        signature = inference.find_signature(signatures, name, _NOT_IN_GRAPH)
+        if task.method_name not in checks:
+            raise MethodUnsupported(f"Unsupported signature method_name: {task.method_name}")
+        seen[name] = (signature, checks[task.method_name](signature))
+    return list(seen.values())
+
+
+def _spec(servable: Servable, signature: ServedSignature) -> model_pb2.ModelSpec:
+    spec = model_pb2.ModelSpec(name=servable.name, signature_name=signature.name)
+    spec.version.value = servable.version
+    return spec

@@ -1,0 +1,296 @@
+"""Tests of Classify, Regress and MultiInference over a real channel: `server.services.inference` and below."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import grpc
+import onnx
+import pytest
+from google.protobuf.message import Message
+from onnx import helper
+
+from protos.segue import package_pb2
+from protos.serving import inference_pb2
+from protos.tensorflow import example_pb2, tensor_pb2
+from server.app import Server
+from server.arrays import save_arrays
+from server.config import ServerConfig
+from tests.packages import write_manifest
+
+SERVED = "tensorflow/serving/"
+Code = grpc.StatusCode
+
+
+def write_forest(folder: Path) -> None:
+    """A model of features age [?,1], size [?,2], kind [?,1]: one graph under signatures of several methods."""
+    folder.mkdir(parents=True)
+    types = {"age": onnx.TensorProto.FLOAT, "size": onnx.TensorProto.INT64, "kind": onnx.TensorProto.STRING}
+    widths = {"age": 1, "size": 2, "kind": 1}
+    nodes = [
+        helper.make_node("Cast", ["size"], ["size_f"], to=onnx.TensorProto.FLOAT),
+        helper.make_node("Mul", ["size_f", "age"], ["scores"]),
+        helper.make_node("Concat", ["kind", "kind"], ["classes"], axis=1),
+        helper.make_node("ReduceSum", ["scores", "one"], ["sum"], keepdims=1),
+    ]
+    ins = [helper.make_tensor_value_info(a, t, ["n", widths[a]]) for a, t in types.items()]
+    outs = [
+        helper.make_tensor_value_info("scores", onnx.TensorProto.FLOAT, ["n", 2]),
+        helper.make_tensor_value_info("classes", onnx.TensorProto.STRING, ["n", 2]),
+        helper.make_tensor_value_info("sum", onnx.TensorProto.FLOAT, ["n", 1]),
+    ]
+    one = helper.make_tensor("one", onnx.TensorProto.INT64, [1], [1])
+    graph = helper.make_graph(nodes, "forest", ins, outs, [one])
+    opsets = [helper.make_opsetid("", 18)]
+    onnx.save(helper.make_model(graph, opset_imports=opsets, ir_version=8), folder / "model.onnx")
+    save_arrays(folder / "golden.npz", {})
+    manifest = package_pb2.ModelPackage(schema_version=1, opset=18)
+    add = manifest.signatures.add
+    describe(add(name="serving_default"), "classify", {"classes": "classes", "scores": "scores"})
+    describe(add(name="scores"), "classify", {"scores": "scores"})
+    describe(add(name="value"), "regress", {"outputs": "sum"})
+    describe(add(name="matrix"), "regress", {"outputs": "scores"})
+    describe(add(name="unnamed"), "regress", {"sum": "sum"})
+    describe(add(name="predict"), "predict", {"scores": "scores"})
+    write_manifest(folder, manifest)
+
+
+def describe(signature: package_pb2.Signature, method: str, outputs: dict[str, str]) -> None:
+    """Fill a signature over the graph's three features."""
+    signature.onnx_file = "model.onnx"
+    definition = signature.signature_def
+    definition.method_name = SERVED + method
+    types = {"age": tensor_pb2.DT_FLOAT, "size": tensor_pb2.DT_INT64, "kind": tensor_pb2.DT_STRING}
+    for alias, dtype in types.items():
+        signature.inputs.add(alias=alias, onnx_name=alias)
+        definition.inputs[alias].dtype = dtype
+        for size in (-1, 2 if alias == "size" else 1):
+            definition.inputs[alias].tensor_shape.dim.add(size=size)
+    for alias, name in outputs.items():
+        signature.outputs.add(alias=alias, onnx_name=name)
+        definition.outputs[alias].dtype = tensor_pb2.DT_STRING if name == "classes" else tensor_pb2.DT_FLOAT
+
+
+def row(age: float | None = 2.0, size: Sequence[int] = (3, 4), kind: bytes = b"oak") -> example_pb2.Example:
+    """An Example; None leaves the age out."""
+    example = example_pb2.Example()
+    if age is not None:
+        example.features.feature["age"].float_list.value.append(age)
+    example.features.feature["size"].int64_list.value.extend(size)
+    example.features.feature["kind"].bytes_list.value.append(kind)
+    return example
+
+
+@pytest.fixture(scope="module")
+def channel(tmp_path_factory: pytest.TempPathFactory) -> Iterator[grpc.Channel]:
+    """A channel to a server of the forest."""
+    root = tmp_path_factory.mktemp("models")
+    write_forest(root / "forest" / "1")
+    server = Server(ServerConfig(repository=root, port=0, metrics_port=None, lame_duck_seconds=0))
+    server.start()
+    with grpc.insecure_channel(f"127.0.0.1:{server.port}") as made:
+        yield made
+    server.stop()
+
+
+def call(channel: grpc.Channel, method: str, request: Message) -> bytes:
+    """One call."""
+    stub: grpc.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(
+        f"/tensorflow.serving.PredictionService/{method}"
+    )
+    return stub(request.SerializeToString(), timeout=20)
+
+
+def refusal(channel: grpc.Channel, method: str, request: Message) -> tuple[Code, str]:
+    """The status of a call that must fail."""
+    with pytest.raises(grpc.RpcError) as caught:
+        call(channel, method, request)
+    return caught.value.code(), str(caught.value.details())
+
+
+def classification(signature: str = "", rows: Sequence[example_pb2.Example] = (), **spec: Any) -> Message:
+    """A ClassificationRequest for the forest."""
+    request = inference_pb2.ClassificationRequest()
+    request.model_spec.name = spec.get("name", "forest")
+    request.model_spec.signature_name = signature
+    request.input.example_list.examples.extend(rows)
+    return request
+
+
+def regression(signature: str, rows: Sequence[example_pb2.Example]) -> Message:
+    """A RegressionRequest for the forest."""
+    request = inference_pb2.RegressionRequest()
+    request.model_spec.name = "forest"
+    request.model_spec.signature_name = signature
+    request.input.example_list.examples.extend(rows)
+    return request
+
+
+def test_classify_gives_labels_and_scores(channel: grpc.Channel) -> None:
+    """Each Example is a row; its features are the inputs of their names."""
+    data = call(channel, "Classify", classification(rows=[row(), row(age=0.5, kind=b"elm")]))
+    reply = inference_pb2.ClassificationResponse.FromString(data)
+    classes = [[(c.label, c.score) for c in r.classes] for r in reply.result.classifications]
+    assert classes == [[("oak", 6.0), ("oak", 8.0)], [("elm", 1.5), ("elm", 2.0)]]
+    spec = reply.model_spec
+    assert (spec.name, spec.version.value, spec.signature_name) == ("forest", 1, "serving_default")
+
+
+def test_classify_without_labels(channel: grpc.Channel) -> None:
+    """A signature may have scores alone."""
+    reply = inference_pb2.ClassificationResponse.FromString(
+        call(channel, "Classify", classification("scores", [row()]))
+    )
+    assert [(c.label, c.score) for c in reply.result.classifications[0].classes] == [("", 6.0), ("", 8.0)]
+
+
+def test_regress_gives_values(channel: grpc.Channel) -> None:
+    """A column vector is a value per Example."""
+    data = call(channel, "Regress", regression("value", [row(), row(age=1.0)]))
+    reply = inference_pb2.RegressionResponse.FromString(data)
+    assert [r.value for r in reply.result.regressions] == [14.0, 7.0]
+
+
+def test_the_context_is_shared_and_overruled(channel: grpc.Channel) -> None:
+    """Features of the context hold for each Example that has not its own."""
+    request = inference_pb2.RegressionRequest()
+    request.model_spec.name = "forest"
+    request.model_spec.signature_name = "value"
+    listed = request.input.example_list_with_context
+    listed.context.CopyFrom(row(age=10.0))
+    listed.examples.add()
+    listed.examples.add().features.feature["age"].float_list.value.append(1.0)
+    reply = inference_pb2.RegressionResponse.FromString(call(channel, "Regress", request))
+    assert [r.value for r in reply.result.regressions] == [70.0, 7.0]
+
+
+def multi(*tasks: tuple[str, str, str], rows: Sequence[example_pb2.Example] = ()) -> Message:
+    """A MultiInferenceRequest of (model, signature, method) tasks."""
+    request = inference_pb2.MultiInferenceRequest()
+    for name, signature, method in tasks:
+        task = request.tasks.add(method_name=SERVED + method)
+        task.model_spec.name, task.model_spec.signature_name = name, signature
+    request.input.example_list.examples.extend(rows)
+    return request
+
+
+def test_multi_inference_answers_each_task_in_order(channel: grpc.Channel) -> None:
+    """Several signatures, one set of Examples."""
+    request = multi(("forest", "value", "regress"), ("forest", "", "classify"), rows=[row()])
+    reply = inference_pb2.MultiInferenceResponse.FromString(call(channel, "MultiInference", request))
+    first, second = reply.results
+    assert [r.value for r in first.regression_result.regressions] == [14.0]
+    assert second.classification_result.classifications[0].classes[0].label == "oak"
+    assert [r.model_spec.signature_name for r in reply.results] == ["value", "serving_default"]
+
+
+@pytest.mark.parametrize(
+    ("method", "request_message", "code", "text"),
+    [
+        ("Classify", inference_pb2.ClassificationRequest(), Code.INVALID_ARGUMENT, "Missing ModelSpec"),
+        (
+            "Classify",
+            classification(rows=[row()], name="nope"),
+            Code.NOT_FOUND,
+            "Servable not found for request: Latest(nope)",
+        ),
+        ("Classify", classification("q"), Code.INVALID_ARGUMENT, "No signature was found with the name: q"),
+        ("Regress", regression("q", []), Code.INVALID_ARGUMENT, "No signature was found with the name: q"),
+        (
+            "Classify",
+            classification("predict"),
+            Code.INVALID_ARGUMENT,
+            (
+                "Expected classification signature method_name to be tensorflow/serving/classify. "
+                "Was: tensorflow/serving/predict"
+            ),
+        ),
+        (
+            "Regress",
+            regression("scores", []),
+            Code.INVALID_ARGUMENT,
+            (
+                "Expected regression signature method_name to be tensorflow/serving/regress. "
+                "Was: tensorflow/serving/classify"
+            ),
+        ),
+        ("Classify", classification(), Code.INVALID_ARGUMENT, "Input is empty."),
+        (
+            "Classify",
+            classification(rows=[row(age=None)]),
+            Code.INVALID_ARGUMENT,
+            "Feature: age (data type: float) is required but could not be found.",
+        ),
+        (
+            "Classify",
+            classification(rows=[row(size=[1, 2, 3])]),
+            Code.INVALID_ARGUMENT,
+            "Feature: size has 3 values, which do not fit a row of [-1, 2]",
+        ),
+        (
+            "Classify",
+            classification(rows=[row(), row(size=[1])]),
+            Code.INVALID_ARGUMENT,
+            "Feature: size has 1 values in one Example and 2 in another",
+        ),
+        (
+            "Regress",
+            regression("matrix", [row()]),
+            Code.INVALID_ARGUMENT,
+            "Expected output Tensor shape to be either [batch_size] or [batch_size, 1] but got [1,2]",
+        ),
+        (
+            "MultiInference",
+            multi(("", "value", "regress")),
+            Code.INVALID_ARGUMENT,
+            "Found ModelSpec with an empty model name.",
+        ),
+        (
+            "MultiInference",
+            multi(("forest", "value", "regress"), ("other", "", "classify")),
+            Code.INVALID_ARGUMENT,
+            "All ModelSpecs in a MultiInferenceRequest must access the same model name.",
+        ),
+        (
+            "MultiInference",
+            multi(("forest", "value", "regress"), ("forest", "value", "regress"), rows=[row()]),
+            Code.INVALID_ARGUMENT,
+            "Duplicate evaluation of signature: value",
+        ),
+        (
+            "MultiInference",
+            multi(("forest", "q", "regress")),
+            Code.INVALID_ARGUMENT,
+            "Requested signature not found in model graph: q",
+        ),
+        (
+            "MultiInference",
+            multi(("forest", "value", "predict")),
+            Code.UNIMPLEMENTED,
+            "Unsupported signature method_name: tensorflow/serving/predict",
+        ),
+    ],
+)
+def test_each_refusal_is_tensorflow_servings(
+    channel: grpc.Channel, method: str, request_message: Message, code: Code, text: str
+) -> None:
+    """Codes and texts are those of classifier.cc, regressor.cc and multi_inference.cc."""
+    assert refusal(channel, method, request_message) == (code, text)
+
+
+def test_outputs_of_other_names_are_no_regression(channel: grpc.Channel) -> None:
+    """The signature is shown, as TensorFlow Serving shows it."""
+    code, text = refusal(channel, "Regress", regression("unnamed", [row()]))
+    assert code is Code.FAILED_PRECONDITION
+    assert text.startswith("No regression outputs found in SignatureDef: ")
+
+
+def test_a_feature_of_another_type_is_refused(channel: grpc.Channel) -> None:
+    """Numbers are not read out of strings."""
+    example = row()
+    example.features.feature["age"].bytes_list.value.append(b"2")
+    code, text = refusal(channel, "Classify", classification(rows=[example]))
+    assert (code, text) == (
+        Code.INVALID_ARGUMENT,
+        "Feature: age holds bytes values, the signature takes float values",
+    )
