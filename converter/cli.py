@@ -60,7 +60,8 @@ EXIT_CODES: dict[type[Exception], ExitCode] = {
     errors.NotDeployed: ExitCode.NOT_DEPLOYED,
     errors.ConversionError: ExitCode.CONVERSION,
     InvalidName: ExitCode.USAGE,
-    SegueError: ExitCode.REPOSITORY,
+    PackageError: ExitCode.REPOSITORY,
+    SegueError: ExitCode.CONVERSION,  # what the proof meets in the backend, beyond what it names
 }
 
 INTERRUPTIONS = {number: ExitCode(128 + number) for number in SIGNALS}  # as shells report them

@@ -256,7 +256,7 @@ def _samples(request: Request, source: Source) -> tuple[SampleInputs, ...]:
 def _describe(source: Source) -> str:
     size = f"{source.size / 1e6:.1f} MB"
     if isinstance(source, SavedModelSource):
-        return f"SavedModel, {size}, signatures: {', '.join(source.signatures)}"
+        return f"SavedModel, {size}, signatures: {', '.join(source.signatures) or 'none'}"
     return f"Keras model, {size}"
 
 
