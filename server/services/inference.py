@@ -69,7 +69,7 @@ class InferenceService:
             checked = _check_tasks(request.tasks, servable.signatures)
             for task, (signature, wanted) in zip(request.tasks, checked, strict=True):
                 outputs, rows = self._run(
-                    "MultiInference", servable, signature, wanted, request.input, deadline(context)
+                    "MultiInference", servable, signature, wanted, request.input, until=deadline(context)
                 )
                 result = reply.results.add(model_spec=_spec(servable, signature))
                 if task.method_name == inference.CLASSIFY:
