@@ -19,6 +19,7 @@ from grpc_reflection.v1alpha import reflection
 
 from protos.serving import model_service_pb2, prediction_service_pb2
 from server.backends.onnx_runtime import Device, DeviceChoice, OnnxRuntimeBackend, choose_device
+from server.batching import BatchingParameters
 from server.config import ServerConfig, parse_channel_arguments
 from server.errors import SegueError
 from server.flags import FlagError, translate
@@ -86,7 +87,7 @@ class Server:
             raise ServerStartError(error.message) from error
         self.models = ModelManager(
             begin.source,
-            lambda package: load_servable(package, backend),
+            lambda package: load_servable(package, backend, _batching(config)),
             observer=_Observer(self._metrics),
             policies=begin.policies,
             labels_before_versions=config.labels_before_versions,
@@ -190,6 +191,12 @@ class Server:
 
 def _nothing() -> None:
     """Metrics are off: nothing to stop."""
+
+
+def _batching(config: ServerConfig) -> BatchingParameters | None:
+    if config.max_batch_size == 1:
+        return None
+    return BatchingParameters(config.max_batch_size, config.batch_timeout_micros)
 
 
 def _device(config: ServerConfig) -> DeviceChoice:
@@ -300,6 +307,12 @@ def serve(
         int, typer.Option(help="Threads within one operator; 0 is one per core.", rich_help_panel=_RUNNING)
     ] = 0,
     request_threads: Annotated[int, typer.Option(help="Requests in work at once.", rich_help_panel=_RUNNING)] = 32,
+    max_batch_size: Annotated[
+        int, typer.Option(help="Rows that are run together at most; 1 switches it off.", rich_help_panel=_RUNNING)
+    ] = 16,
+    batch_timeout_micros: Annotated[
+        int, typer.Option(help="How long an idle model waits for more rows.", rich_help_panel=_RUNNING)
+    ] = 0,
     load_threads: Annotated[int, typer.Option(help="Models loaded at once.", rich_help_panel=_RUNNING)] = 2,
     lame_duck_seconds: Annotated[
         float, typer.Option(help="After SIGTERM: keep answering, NOT_SERVING.", rich_help_panel=_RUNNING)
@@ -335,6 +348,8 @@ def serve(
             load_threads=load_threads,
             socket=socket,
             channel_arguments=parse_channel_arguments(channel_arguments),
+            max_batch_size=max_batch_size,
+            batch_timeout_micros=batch_timeout_micros,
             tensor_content=tensor_content,
             lame_duck_seconds=lame_duck_seconds,
             grace_seconds=grace_seconds,

@@ -42,6 +42,10 @@ class ServerConfig:
     """auto, cpu or cuda."""
     request_threads: int = 32
     """Requests in work at once; each holds a thread, so this also bounds their memory."""
+    max_batch_size: int = 16
+    """Rows that wait are joined to batches of at most this many; 1 joins none."""
+    batch_timeout_micros: int = 0
+    """How long an idle model waits for more rows. 0: only what waits anyway is joined."""
     max_message_bytes: int = 2**31 - 1
     """Largest request. TensorFlow Serving's limit is the int32 maximum."""
     tensor_content: bool = False
@@ -69,6 +73,8 @@ _LEAST = {
     "request_threads": 1,
     "load_threads": 1,
     "threads": 0,
+    "max_batch_size": 1,
+    "batch_timeout_micros": 0,
     "poll_seconds": 0,
     "model_config_poll_seconds": 0,
     "lame_duck_seconds": 0,

@@ -4,7 +4,11 @@ SegueError
   x InvalidRequest            the client sent something that cannot be answered, and could have known
     - MalformedRequest        the bytes are not the message that the method takes
     - MalformedTensor         one tensor of the message cannot be read
+    - BatchTooLarge           more rows than a batch may have
   - MalformedResponse         the bytes that a server answered with are no PredictResponse
+  x Overloaded                the server has no room for the request now
+    - QueueFull               too many rows wait already
+    - ExpiredInQueue          the request's time was over before its turn
   x NotServed                 what was asked for is not here
     - ModelNotFound           no such model, or no such version of it
     - StatusNotFound          no such model or version has ever been seen
@@ -34,7 +38,7 @@ class SegueError(Exception):
     """Base of every error that Segue raises on purpose. Only leaves are raised."""
 
     def __init__(self, message: str) -> None:
-        if type(self) in {SegueError, NotServed, ReloadIncomplete, PackageError, BackendError}:
+        if type(self) in {SegueError, Overloaded, NotServed, ReloadIncomplete, PackageError, BackendError}:
             msg = f"{type(self).__name__} is abstract: raise one of its leaves"
             raise TypeError(msg)
         super().__init__(message)
@@ -65,6 +69,22 @@ class MalformedTensor(InvalidRequest):
         self.args = (f"{self.message} ({reason})",)
         self.alias = alias
         self.reason = reason
+
+
+class BatchTooLarge(InvalidRequest):
+    """More rows than a batch may have."""
+
+
+class Overloaded(SegueError):
+    """The server has no room for the request now."""
+
+
+class QueueFull(Overloaded):
+    """Too many rows wait already."""
+
+
+class ExpiredInQueue(Overloaded):
+    """The request's time was over before its turn."""
 
 
 class MalformedResponse(SegueError):

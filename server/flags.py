@@ -21,6 +21,8 @@ class Flag:
     name: str
     option: str = ""
     """Our option that does the same; empty if there is none."""
+    when_false: str = ""
+    """Our option, with its value, for a switch that is turned off, if being on is the default here."""
     instead: str = ""
     """What to do instead, or why there is nothing to do: for the warning and the docs."""
     is_switch: bool = False
@@ -38,7 +40,7 @@ def _same(*values: str) -> frozenset[str]:
 _OFF = _same("false")
 _ON = _same("true")
 _NO_REST = "there is no REST API here; clients use gRPC"
-_NO_BATCHING = "requests are not batched yet; each runs by itself"
+_NO_FILE = "use --max-batch-size and --batch-timeout-micros"
 _AGAIN = "a version that did not load is tried again as soon as its files change"
 _CONVERTED = "decided when the model is converted: see convert-and-deploy convert --help"
 _NO_TENSORFLOW = "there is no TensorFlow in this server for it to act on"
@@ -69,9 +71,15 @@ FLAGS: tuple[Flag, ...] = (
         "tensorflow_inter_op_parallelism", instead="operators run one after the other; requests run beside each other"
     ),
     Flag("tensorflow_session_config_file", instead="use --threads; " + _NO_TENSORFLOW, same=_same("")),
-    Flag("enable_batching", instead=_NO_BATCHING, is_switch=True, same=_OFF),
-    Flag("batching_parameters_file", instead=_NO_BATCHING, same=_same("")),
-    Flag("enable_per_model_batching_parameters", instead=_NO_BATCHING, is_switch=True, same=_OFF),
+    Flag(
+        "enable_batching",
+        when_false="--max-batch-size=1",
+        instead="what waits is joined anyway; false switches it off",
+        is_switch=True,
+        same=_ON,
+    ),
+    Flag("batching_parameters_file", instead=_NO_FILE, same=_same("")),
+    Flag("enable_per_model_batching_parameters", instead=_NO_FILE, is_switch=True, same=_OFF),
     Flag("monitoring_config_file", instead="metrics are at /metrics on --metrics-port", same=_same("")),
     Flag(
         "enable_model_warmup",
@@ -166,6 +174,8 @@ def translate(arguments: Sequence[str], environment: Mapping[str, str]) -> Trans
         flag = _BY_NAME[name]
         if flag.option:
             result += _option(flag, value)
+        elif flag.when_false and value == "false":
+            result.append(flag.when_false)
         elif value not in flag.same:
             if flag.refused:
                 raise FlagError(f"--{name} cannot be followed: {flag.instead}")
@@ -182,11 +192,10 @@ def table() -> str:
     """The flags as a table in Markdown, for the documentation."""
     rows = ["| TensorFlow Serving's flag | here |", "|---|---|"]
     for flag in FLAGS:
-        words = [f"`{flag.option}`"] if flag.option else []
         if flag.refused:
-            words.append("refused")
-        elif not flag.option:
-            words.append("warning")
+            words = ["refused"]
+        else:
+            words = [f"`{flag.option or flag.when_false}`"] if flag.option or flag.when_false else ["warning"]
         if flag.instead:
             words.append(flag.instead)
         rows.append(f"| `--{flag.name}` | {': '.join(words)} |")

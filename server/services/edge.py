@@ -6,6 +6,7 @@ of it becomes an object.
 
 import logging
 import secrets
+import time
 from collections.abc import Callable, Mapping
 from typing import TypeVar
 
@@ -15,6 +16,7 @@ from google.protobuf.message import DecodeError, Message
 
 from server.errors import (
     BackendError,
+    ExpiredInQueue,
     InvalidRequest,
     LabelPending,
     LabelUnavailable,
@@ -25,6 +27,7 @@ from server.errors import (
     ModelsUnavailable,
     OutOfMemory,
     PackageError,
+    QueueFull,
     ReloadOverdue,
     ReloadSuperseded,
     SegueError,
@@ -47,6 +50,8 @@ T = TypeVar("T", bound=Message)
 STATUS_CODES: Mapping[type[SegueError], grpc.StatusCode] = {
     InvalidRequest: Code.INVALID_ARGUMENT,
     MalformedResponse: Code.INTERNAL,
+    QueueFull: Code.UNAVAILABLE,
+    ExpiredInQueue: Code.RESOURCE_EXHAUSTED,
     ModelNotFound: Code.NOT_FOUND,
     StatusNotFound: Code.NOT_FOUND,
     LabelPending: Code.UNAVAILABLE,
@@ -86,6 +91,12 @@ def parse(kind: type[T], data: bytes) -> T:
         return kind.FromString(data)
     except DecodeError as error:
         raise MalformedRequest("the bytes do not parse", kind.DESCRIPTOR.full_name) from error
+
+
+def deadline(context: grpc.ServicerContext) -> float:
+    """When the client stops waiting, by time.monotonic(); infinity if it never does."""
+    left = context.time_remaining()
+    return float("inf") if left is None else time.monotonic() + left
 
 
 class Edge:

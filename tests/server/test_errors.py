@@ -23,7 +23,14 @@ def test_every_error_has_a_status_code(kind: type[errors.SegueError]) -> None:
     assert any(ancestor in STATUS_CODES for ancestor in kind.__mro__[: kind.__mro__.index(errors.SegueError)])
 
 
-ABSTRACT = [errors.SegueError, errors.NotServed, errors.ReloadIncomplete, errors.PackageError, errors.BackendError]
+ABSTRACT = [
+    errors.SegueError,
+    errors.Overloaded,
+    errors.NotServed,
+    errors.ReloadIncomplete,
+    errors.PackageError,
+    errors.BackendError,
+]
 
 
 @pytest.mark.parametrize("kind", ABSTRACT)

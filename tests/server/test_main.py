@@ -39,7 +39,14 @@ def test_a_start_script_of_tensorflow_serving_starts_this_server(tmp_path: Path)
     )
     port = free_port()
     flags = [f"--port={port}", "--rest_api_port=8501", f"--model_config_file={config}", "--model_name=model"]
-    flags += ["--model_base_path=/models/model", "--enable_batching", "--grpc_max_threads", "4", "--metrics-port=-1"]
+    flags += [
+        "--model_base_path=/models/model",
+        "--enable_batching",
+        "--batching_parameters_file=/b",
+        "--grpc_max_threads",
+        "4",
+        "--metrics-port=-1",
+    ]
     with started([*SERVER, *flags], env={**os.environ, "MODEL_NAME": "model"}) as (process, log):
         log.wait_for("serving 1 model(s) of")
         assert served_label(port) == 1
@@ -51,7 +58,7 @@ def test_a_start_script_of_tensorflow_serving_starts_this_server(tmp_path: Path)
     assert address.startswith("listening on 127.0.0.1 only, where TensorFlow Serving listens on every address")
     assert said == [
         "--rest_api_port has no effect: there is no REST API here; clients use gRPC",
-        "--enable_batching has no effect: requests are not batched yet; each runs by itself",
+        "--batching_parameters_file has no effect: use --max-batch-size and --batch-timeout-micros",
     ]
 
 
