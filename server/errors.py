@@ -9,7 +9,6 @@ SegueError
     - ModelNotFound           no such model, or no such version of it
     - StatusNotFound          no such model or version has ever been seen
   - SignatureNotFound         the model has no signature of that name
-  - UnfitSignature            the signature is not of the kind that the method needs
   - MethodUnsupported         the request asks for a kind of inference that there is not
   x PackageError              a model package, or the repository that holds packages, cannot be used
     - DamagedPackage          a version folder is incomplete, altered or not a package
@@ -83,10 +82,6 @@ class StatusNotFound(NotServed):
 
 class SignatureNotFound(SegueError):
     """The model has no signature of that name."""
-
-
-class UnfitSignature(SegueError):
-    """The signature is not of the kind that the method needs."""
 
 
 class MethodUnsupported(SegueError):

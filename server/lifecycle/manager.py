@@ -191,9 +191,9 @@ class ModelManager:
         except SegueError as error:
             self._fail(model, version, seen, error)
             return
-        except Exception as error:  # a version that fails in a way nobody foresaw must not end the watch
+        except Exception:  # a version that fails in a way nobody foresaw must not end the watch
             logger.exception("loading model %s version %d failed unexpectedly", model.name, version)
-            self._fail(model, version, seen, RunFailed(f"{type(error).__name__} while loading; see the server's log"))
+            self._fail(model, version, seen, RunFailed("loading failed unexpectedly; see the server's log"))
             return
         with self._lock:
             model.failed_with.pop(version, None)

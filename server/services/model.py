@@ -7,7 +7,7 @@ from protos.tensorflow import errors_pb2
 from server.errors import InvalidRequest
 from server.lifecycle.manager import ModelManager
 from server.lifecycle.states import VersionStatus
-from server.services.edge import Method, parse, status_code, status_text
+from server.services.edge import Method, parse, status_code
 
 
 class ModelService:
@@ -38,6 +38,6 @@ def _entry(status: VersionStatus) -> model_service_pb2.ModelVersionStatus:
     if status.error is not None:
         code: int = status_code(status.error).value[0]
         outcome = model_service_pb2.StatusProto(
-            error_code=errors_pb2.Code.Name(code), error_message=status_text(status.error.message)
+            error_code=errors_pb2.Code.Name(code), error_message=status.error.message
         )
     return model_service_pb2.ModelVersionStatus(version=status.version, state=status.state.name, status=outcome)
