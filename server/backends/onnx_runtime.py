@@ -199,7 +199,7 @@ def _run_with_ort_values(
     session: ort.InferenceSession, feeds: Mapping[str, Array], outputs: Sequence[str]
 ) -> list[Array]:
     values = {
-        name: ort.OrtValue.ortvalue_from_numpy_with_onnx_type(np.ascontiguousarray(array), _ONNX_BFLOAT16)
+        name: ort.OrtValue.ortvalue_from_numpy_with_onnx_type(np.asarray(array, order="C"), _ONNX_BFLOAT16)
         if array.dtype == ml_dtypes.bfloat16
         else ort.OrtValue.ortvalue_from_numpy(array)
         for name, array in feeds.items()

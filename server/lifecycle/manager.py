@@ -127,14 +127,13 @@ class ModelManager:
         with self._lock:
             model = self._models.get(name)
             known = sorted(model.statuses.values(), key=lambda s: s.version, reverse=True) if model else []
+        if version is not None:
+            known = [status for status in known if status.version == version]
+            if not known:
+                raise StatusNotFound(f"Could not find version {version} of model {name}")
         if not known:
             raise StatusNotFound(f"Could not find any versions of model {name}")
-        if version is None:
-            return known
-        found = [status for status in known if status.version == version]
-        if not found:
-            raise StatusNotFound(f"Could not find version {version} of model {name}")
-        return found
+        return known
 
     def poll(self) -> list[Future[None]]:
         """Look once and start what has to be done; the futures end when it is done."""

@@ -1,7 +1,6 @@
 """Tests of Classify, Regress and MultiInference over a real channel: `server.services.inference` and below."""
 
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
 import grpc
