@@ -20,22 +20,22 @@ from tests.packages import Affine, write_manifest, write_package
 
 OPSETS = [helper.make_opsetid("", 18)]
 
-# TensorFlow's name of an element type, and ONNX's.
+# TensorFlow's name of an element type, its number there, and ONNX's.
 ECHOED = {
-    "float": onnx.TensorProto.FLOAT,
-    "double": onnx.TensorProto.DOUBLE,
-    "half": onnx.TensorProto.FLOAT16,
-    "bfloat16": onnx.TensorProto.BFLOAT16,
-    "int8": onnx.TensorProto.INT8,
-    "int16": onnx.TensorProto.INT16,
-    "int32": onnx.TensorProto.INT32,
-    "int64": onnx.TensorProto.INT64,
-    "uint8": onnx.TensorProto.UINT8,
-    "uint16": onnx.TensorProto.UINT16,
-    "uint32": onnx.TensorProto.UINT32,
-    "uint64": onnx.TensorProto.UINT64,
-    "bool": onnx.TensorProto.BOOL,
-    "string": onnx.TensorProto.STRING,
+    "float": (tensor_pb2.DT_FLOAT, onnx.TensorProto.FLOAT),
+    "double": (tensor_pb2.DT_DOUBLE, onnx.TensorProto.DOUBLE),
+    "half": (tensor_pb2.DT_HALF, onnx.TensorProto.FLOAT16),
+    "bfloat16": (tensor_pb2.DT_BFLOAT16, onnx.TensorProto.BFLOAT16),
+    "int8": (tensor_pb2.DT_INT8, onnx.TensorProto.INT8),
+    "int16": (tensor_pb2.DT_INT16, onnx.TensorProto.INT16),
+    "int32": (tensor_pb2.DT_INT32, onnx.TensorProto.INT32),
+    "int64": (tensor_pb2.DT_INT64, onnx.TensorProto.INT64),
+    "uint8": (tensor_pb2.DT_UINT8, onnx.TensorProto.UINT8),
+    "uint16": (tensor_pb2.DT_UINT16, onnx.TensorProto.UINT16),
+    "uint32": (tensor_pb2.DT_UINT32, onnx.TensorProto.UINT32),
+    "uint64": (tensor_pb2.DT_UINT64, onnx.TensorProto.UINT64),
+    "bool": (tensor_pb2.DT_BOOL, onnx.TensorProto.BOOL),
+    "string": (tensor_pb2.DT_STRING, onnx.TensorProto.STRING),
 }
 
 # The forest's signatures: the method that each is exported for, and what answers for its output aliases.
@@ -77,7 +77,7 @@ def write_echo(folder: Path) -> None:
     """A model that answers with what it is asked, of unknown rank."""
     folder.mkdir(parents=True)
     manifest = package_pb2.ModelPackage(schema_version=1, opset=18)
-    for name, onnx_type in ECHOED.items():
+    for name, (dtype, onnx_type) in ECHOED.items():
         ports = [helper.make_tensor_value_info(port, onnx_type, None) for port in ("x_in", "y_out")]
         node = helper.make_node("Identity", ["x_in"], ["y_out"])
         graph = helper.make_graph([node], name, ports[:1], ports[1:])
@@ -87,7 +87,7 @@ def write_echo(folder: Path) -> None:
         definition.method_name = "tensorflow/serving/predict"
         for alias, infos in (("x", definition.inputs), ("y", definition.outputs)):
             infos[alias].name = f"{name}_{alias}:0"
-            infos[alias].dtype = tensor_pb2.DataType.Value(f"DT_{name.upper()}")
+            infos[alias].dtype = dtype
             infos[alias].tensor_shape.unknown_rank = True
         signature.inputs.add(alias="x", onnx_name="x_in")
         signature.outputs.add(alias="y", onnx_name="y_out")
