@@ -27,6 +27,7 @@ from server.services.edge import Edge
 from server.services.inference import InferenceService
 from server.services.model import ModelService
 from server.services.prediction import PredictionService
+from server.services.published import Registrar
 
 logger = logging.getLogger("server")
 
@@ -139,9 +140,10 @@ class Server:
                 ("grpc.so_reuseport", 0),
             ],
         )
-        health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
+        published = Registrar(server)
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, published)
         names = (PREDICTION.full_name, MODEL.full_name, health.SERVICE_NAME, reflection.SERVICE_NAME)
-        reflection.enable_server_reflection(names, server)
+        reflection.enable_server_reflection(names, published)
         return server
 
     def _bind(self) -> int:

@@ -7,6 +7,7 @@ the models of tests/contract_models.py. A few may happen to be answerable. Nothi
 import random
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from google.protobuf.message import Message
@@ -19,6 +20,7 @@ from tests.contract_models import ECHOED
 
 PREDICTION = "/tensorflow.serving.PredictionService/"
 STATUS = "/tensorflow.serving.ModelService/GetModelStatus"
+HEALTH = "/grpc.health.v1.Health/Check"
 MODELS = ("affine", "defaults", "echo", "forest")
 
 Rng = random.Random
@@ -72,6 +74,7 @@ def good_requests() -> list[Request]:
         _request("MultiInference", multi),
         _request("GetModelMetadata", metadata),
         Request(STATUS, status.SerializeToString()),
+        Request(HEALTH, b"\x0a\x24tensorflow.serving.PredictionService"),
     ]
 
 
@@ -143,12 +146,18 @@ def _double_field(rng: Rng, data: bytes, _other: bytes) -> bytes:
     except ValueError:
         return data * 2
     starts = [0, *(stop for _, _, stop in found)]
-    pieces = [data[start:stop] for start, stop in zip(starts, starts[1:], strict=False)]
+    pieces = [data[start:stop] for start, stop in pairwise(starts)]
     return b"".join(rng.choices(pieces, k=rng.randint(0, 2 * len(pieces)))) if pieces else data
 
 
 def _absurd_number(rng: Rng, data: bytes, _other: bytes) -> bytes:
-    numbers = (b"\xff" * 5 + b"\x0f", b"\xff" * 9 + b"\x01", b"\xff" * 20, b"\x80" * 9 + b"\x00", b"\xff\xff\xff\xff\x07")
+    numbers = (
+        b"\xff" * 5 + b"\x0f",
+        b"\xff" * 9 + b"\x01",
+        b"\xff" * 20,
+        b"\x80" * 9 + b"\x00",
+        b"\xff\xff\xff\xff\x07",
+    )
     at = rng.randrange(len(data) + 1)
     return data[:at] + rng.choice(numbers) + data[at + rng.choice((0, 1)) :]
 
@@ -190,7 +199,8 @@ MUTATIONS: tuple[Callable[[Rng, bytes, bytes], bytes], ...] = (
 
 def _name(rng: Rng) -> str:
     """A name: often one that exists, else one of the kind that breaks things."""
-    odd = ("", " ", "\0", "a\nb", "ä" * 600, "n" * 100_000, "../../etc/passwd", "{}", "%s%n", '"', "𝄞", "None", "{x}")
+    huge = "n" * (100_000 if rng.random() < 0.05 else 2_000)
+    odd = ("", " ", "\0", "a\nb", "ä" * 600, huge, "../../etc/passwd", "{}", "%s%n", '"', "𝄞", "None", "{x}")
     known = (*MODELS, *ECHOED, "x", "bias", "y", "z", "value", "scores", "serving_default", "age", "size", "kind")
     return rng.choice((rng.choice(known), rng.choice(known), rng.choice(odd), f"made-up-{rng.randrange(10**9)}"))
 
@@ -231,7 +241,7 @@ def _odd_tensor(rng: Rng) -> tensor_pb2.TensorProto:
     if rng.random() < 0.1:
         tensor.tensor_content = rng.randbytes(rng.randrange(40))
     if rng.random() < 0.1:
-        tensor.string_val.append(rng.choice((b"\xff\xfe", b"", b"s" * 100_000)))
+        tensor.string_val.append(rng.choice((b"\xff\xfe", b"", b"s" * rng.choice((10, 1_000, 100_000)))))
     if rng.random() < 0.05:
         tensor.resource_handle_val.add(name=_name(rng))
     if rng.random() < 0.1:
@@ -256,6 +266,23 @@ def _odd_predict(rng: Rng) -> Request:
         entry = length_delimited(1, b"x") + length_delimited(2, _odd_tensor(rng).SerializeToString())
         data += length_delimited(2, entry)
     return Request(PREDICTION + "Predict", data)
+
+
+def _odd_claim(rng: Rng) -> Request:
+    """A few bytes that claim a tensor of anything up to a million million elements."""
+    model, aliases = rng.choice((("affine", ("x", "bias")), ("echo", ("x",))))
+    name = "float" if model == "affine" else rng.choice(tuple(ECHOED))
+    size = int(2 ** rng.choice((rng.uniform(0, 16), rng.uniform(27, 62))))  # what lies between is large, not bad
+    shape = [size, 4] if model == "affine" else rng.choice(([size], [size, 1], [1] * 20 + [size], [size, 2, 2]))
+    tensor = tensor_pb2.TensorProto(dtype=ECHOED[name][0])
+    for each in shape:
+        tensor.tensor_shape.dim.add(size=each)
+    if name == "string":
+        tensor.string_val.append(b"")
+    request = predict_pb2.PredictRequest(model_spec=_spec(model, "" if model == "affine" else name))
+    for alias in aliases:
+        request.inputs[alias].CopyFrom(tensor)
+    return _request("Predict", request)
 
 
 def _odd_feature(rng: Rng) -> example_pb2.Feature:
@@ -314,7 +341,9 @@ def _odd_status(rng: Rng) -> Request:
 
 
 def _odd_method(rng: Rng) -> Request:
-    path = rng.choice((PREDICTION + "Nope", PREDICTION, "/nope/Predict", "/tensorflow.serving.SessionService/SessionRun"))
+    path = rng.choice(
+        (PREDICTION + "Nope", PREDICTION, "/nope/Predict", "/tensorflow.serving.SessionService/SessionRun")
+    )
     return Request(path, rng.randbytes(rng.randrange(20)))
 
 
@@ -323,6 +352,7 @@ NONSENSE: tuple[Callable[[Rng], Request], ...] = (
     _odd_predict,
     _odd_predict,
     _odd_predict,
+    _odd_claim,
     _odd_classify,
     _odd_classify,
     _odd_multi,

@@ -13,9 +13,10 @@ from pathlib import Path
 import grpc
 import pytest
 from google.protobuf.message import Message
+from grpc_health.v1 import health_pb2
 
 from protos.serving import inference_pb2, metadata_pb2, model_service_pb2, predict_pb2
-from tests.bad_requests import MODELS, PREDICTION, STATUS, Request, bad_requests, good_requests
+from tests.bad_requests import HEALTH, MODELS, PREDICTION, STATUS, Request, bad_requests, good_requests
 from tests.contract_models import ECHOED, FOREST, write_contract_models
 from tests.e2e.processes import RunningServer, serving
 
@@ -42,6 +43,7 @@ REPLIES: dict[str, type[Message]] = {
     PREDICTION + "MultiInference": inference_pb2.MultiInferenceResponse,
     PREDICTION + "GetModelMetadata": metadata_pb2.GetModelMetadataResponse,
     STATUS: model_service_pb2.GetModelStatusResponse,
+    HEALTH: health_pb2.HealthCheckResponse,
 }
 
 
@@ -69,7 +71,7 @@ def channel(server: RunningServer) -> Iterator[grpc.Channel]:
 def send(channel: grpc.Channel, requests: Iterable[Request]) -> Iterator[tuple[Request, grpc.StatusCode, str]]:
     """Send requests, many at once, and yield each with its code and text, in the order of their sending."""
     free = threading.Semaphore(WINDOW)
-    waiting = []
+    waiting: list[tuple[Request, grpc.Call]] = []
     for request in requests:
         free.acquire()
         call: grpc.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(request.path)
@@ -82,7 +84,7 @@ def send(channel: grpc.Channel, requests: Iterable[Request]) -> Iterator[tuple[R
     yield from map(ended, waiting)
 
 
-def ended(sent: "tuple[Request, grpc.CallFuture[bytes]]") -> tuple[Request, grpc.StatusCode, str]:
+def ended(sent: tuple[Request, grpc.Call]) -> tuple[Request, grpc.StatusCode, str]:
     """Wait for a call's end."""
     request, future = sent
     return request, future.code(), str(future.details())
