@@ -268,6 +268,13 @@ def _odd_predict(rng: Rng) -> Request:
     return Request(PREDICTION + "Predict", data)
 
 
+def _odd_batches(rng: Rng) -> Request:
+    """Tensors that fit the signature one by one and not together, which only the runtime notices."""
+    batches = rng.choices((0, 1, 2, 3, 7), k=2)
+    arrays = {alias: np.ones((batch, 4), np.float32) for alias, batch in zip(("x", "bias"), batches, strict=True)}
+    return _request("Predict", _predict("affine", "", arrays))
+
+
 def _odd_claim(rng: Rng) -> Request:
     """A few bytes that claim a tensor of anything up to a million million elements."""
     model, aliases = rng.choice((("affine", ("x", "bias")), ("echo", ("x",))))
@@ -353,6 +360,7 @@ NONSENSE: tuple[Callable[[Rng], Request], ...] = (
     _odd_predict,
     _odd_predict,
     _odd_claim,
+    _odd_batches,
     _odd_classify,
     _odd_classify,
     _odd_multi,
