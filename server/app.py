@@ -18,6 +18,7 @@ from grpc_reflection.v1alpha import reflection
 from protos.serving import model_service_pb2, prediction_service_pb2
 from server.backends.onnx_runtime import Device, DeviceChoice, OnnxRuntimeBackend, choose_device
 from server.config import ServerConfig
+from server.heap import share_arenas
 from server.lifecycle.manager import ModelManager
 from server.lifecycle.servable import Loaded, load_servable
 from server.lifecycle.states import State, VersionStatus
@@ -187,6 +188,7 @@ def run(config: ServerConfig) -> int:
 
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, on_signal)
+    share_arenas()
     try:
         server = Server(config)
     except ServerStartError as error:
