@@ -7,7 +7,7 @@ _ARENAS = 2
 
 
 def share_arenas() -> bool:
-    """Have all threads share two heaps; glibc would give each of dozens its own, kept at the size of its largest request.
+    """Have all threads share two heaps; glibc would give each its own, which keeps the size of its largest request.
 
     Must be called before the threads start. Contention is no concern: Python's own objects come from its own allocator,
     and large arrays from the system.

@@ -140,13 +140,15 @@ def test_a_new_version_is_served_without_restart_and_without_a_failed_request(tm
         call: grpc.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(PREDICT)
         ones = np.ones((1, 4), np.float32)
         request = encode_predict_request({"x": ones, "bias": 0 * ones}, name="affine")
-        stop = threading.Event()
+        stop, newest = threading.Event(), threading.Event()
 
         def ask() -> None:
             while not stop.is_set():
                 spec, outputs = parse_predict_response(call(request, timeout=30))
                 assert spec.version is not None
                 seen.setdefault(spec.version, set()).add(float(outputs["y"][0, 0]))
+                if spec.version == 4:
+                    newest.set()
 
         asking = threading.Thread(target=ask, name="ask")
         asking.start()
@@ -155,6 +157,7 @@ def test_a_new_version_is_served_without_restart_and_without_a_failed_request(tm
                 write_package(tmp_path / f"incoming-{version}", Affine(scale=version, offset=0))
                 (tmp_path / f"incoming-{version}").rename(tmp_path / "affine" / str(version))
                 server.log.wait_for(f"version {version - 1}: END")
+            assert newest.wait(timeout=60)
         finally:
             stop.set()
             asking.join(timeout=60)
