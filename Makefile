@@ -4,7 +4,7 @@ VENV   ?= .venv
 BIN     = $(VENV)/bin
 PIP     = $(BIN)/pip --disable-pip-version-check --quiet
 
-.PHONY: setup setup-convert setup-serve demo serve test check bench protos lock clean
+.PHONY: setup setup-convert setup-serve demo serve test prove check bench protos lock clean
 .DELETE_ON_ERROR:
 
 # One environment for development: serving, conversion, checks and tests.
@@ -27,6 +27,10 @@ serve: setup
 
 test: setup check
 	$(BIN)/python -m pytest
+
+# The long forms of the tests that have a short one.
+prove: setup
+	$(BIN)/python -m pytest -m prove
 
 check: setup
 	$(BIN)/ruff format --check .

@@ -23,6 +23,7 @@ from server.batching import BatchingParameters
 from server.config import ServerConfig, parse_channel_arguments
 from server.errors import SegueError
 from server.flags import FlagError, translate
+from server.heap import share_arenas
 from server.lifecycle.manager import ModelManager
 from server.lifecycle.servable import Loaded, load_servable
 from server.lifecycle.states import State, VersionStatus
@@ -32,6 +33,7 @@ from server.services.edge import Edge
 from server.services.inference import InferenceService
 from server.services.model import ModelService
 from server.services.prediction import PredictionService
+from server.services.published import Registrar
 
 logger = logging.getLogger("server")
 
@@ -164,9 +166,10 @@ class Server:
                 ("grpc.so_reuseport", 0),
             ],
         )
-        health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
+        published = Registrar(server)
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, published)
         names = (PREDICTION.full_name, MODEL.full_name, health.SERVICE_NAME, reflection.SERVICE_NAME)
-        reflection.enable_server_reflection(names, server)
+        reflection.enable_server_reflection(names, published)
         return server
 
     def _bind(self) -> int:
@@ -223,6 +226,7 @@ def run(config: ServerConfig) -> int:
 
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, on_signal)
+    share_arenas()
     try:
         server = Server(config)
     except ServerStartError as error:

@@ -19,7 +19,6 @@ SegueError
     - ReloadOverdue           they are still being loaded at the caller's deadline
     - ReloadSuperseded        another configuration came, or the server is ending
   - SignatureNotFound         the model has no signature of that name
-  - UnfitSignature            the signature is not of the kind that the method needs
   - MethodUnsupported         the request asks for a kind of inference that there is not
   x PackageError              a model package, or the repository that holds packages, cannot be used
     - DamagedPackage          a version folder is incomplete, altered or not a package
@@ -133,10 +132,6 @@ class ReloadSuperseded(ReloadIncomplete):
 
 class SignatureNotFound(SegueError):
     """The model has no signature of that name."""
-
-
-class UnfitSignature(SegueError):
-    """The signature is not of the kind that the method needs."""
 
 
 class MethodUnsupported(SegueError):

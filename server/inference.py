@@ -2,6 +2,7 @@
 
 Rules, their order and their texts are those of TensorFlow Serving's classifier.cc, regressor.cc and multi_inference.cc;
 where those demand one input of serialized Examples, plain tensors named like features are taken too (see examples.py).
+A signature's method_name is not looked at: TensorFlow Serving does so only with --enable_signature_method_name_check.
 """
 
 from collections.abc import Mapping
@@ -9,7 +10,7 @@ from collections.abc import Mapping
 from protos.serving import inference_pb2
 from protos.tensorflow import tensor_pb2
 from server.arrays import Array
-from server.errors import InvalidRequest, UnfitSignature
+from server.errors import InvalidRequest
 from server.signatures import DEFAULT_SIGNATURE, ServedSignature
 from server.wire.dtypes import of_dtype
 
@@ -39,14 +40,14 @@ def check_classification(signature: ServedSignature) -> tuple[str, ...]:
     """The outputs to compute for Classify: "classes", "scores" or both.
 
     Raises:
-        InvalidRequest, UnfitSignature: It is no classification.
+        InvalidRequest: It is no classification.
     """
-    _check_method("classification", CLASSIFY, signature)
+    _check_inputs(signature)
     if len(signature.outputs) not in {1, 2}:
         raise InvalidRequest(f"Expected one or two output Tensors, found {len(signature.outputs)}")
     found = tuple(alias for alias in (_CLASSES, _SCORES) if alias in signature.outputs)
     if not found:
-        raise UnfitSignature(
+        raise InvalidRequest(
             "Expected classification signature outputs to contain at least one of "
             f'"{_CLASSES}" or "{_SCORES}". Signature was: {signature.definition}'
         )
@@ -57,13 +58,13 @@ def check_regression(signature: ServedSignature) -> tuple[str, ...]:
     """The output to compute for Regress: "outputs".
 
     Raises:
-        InvalidRequest, UnfitSignature: It is no regression.
+        InvalidRequest: It is no regression.
     """
-    _check_method("regression", REGRESS, signature)
+    _check_inputs(signature)
     if len(signature.outputs) != 1:
         raise InvalidRequest("Expected one output Tensor.")
     if _VALUES not in signature.outputs:
-        raise UnfitSignature(f"No regression outputs found in SignatureDef: {signature.definition}")
+        raise InvalidRequest(f"No regression outputs found in SignatureDef: {signature.definition}")
     return (_VALUES,)
 
 
@@ -112,9 +113,9 @@ def regression_result(outputs: Mapping[str, Array], rows: int) -> inference_pb2.
     return inference_pb2.RegressionResult(regressions=regressions)
 
 
-def _check_method(what: str, method: str, signature: ServedSignature) -> None:
-    if signature.method_name != method:
-        raise InvalidRequest(f"Expected {what} signature method_name to be {method}. Was: {signature.method_name}")
+def _check_inputs(signature: ServedSignature) -> None:
+    if not signature.inputs:
+        raise InvalidRequest("Expected one input Tensor.")
 
 
 def _check_matrix(values: Array, alias: str, dtype: str, dtype_name: str, rows: int) -> None:

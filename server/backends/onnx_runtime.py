@@ -7,6 +7,7 @@ bfloat16, which numpy lacks, crosses as OrtValue.
 import ctypes
 import logging
 import os
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -59,6 +60,9 @@ ORT_EXCEPTIONS: tuple[type[Exception], ...] = (
     *(RuntimeError, ValueError, TypeError, MemoryError),
 )
 
+# Where in its own source files ONNX Runtime failed: a path of the machine that built it, of no use to anyone here.
+_SOURCE_LINE = re.compile(r"/\S+\.\w+:\d+ ")
+
 _ALLOCATION_WORDS = ("Failed to allocate memory", "bad_alloc", "out of memory", "BFCArena")
 
 
@@ -76,7 +80,7 @@ def map_run_error(error: Exception) -> SegueError:
 
 
 def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())
+    return _SOURCE_LINE.sub("", " ".join(str(error).split()))
 
 
 class OnnxRuntimeGraph:
@@ -199,7 +203,7 @@ def _run_with_ort_values(
     session: ort.InferenceSession, feeds: Mapping[str, Array], outputs: Sequence[str]
 ) -> list[Array]:
     values = {
-        name: ort.OrtValue.ortvalue_from_numpy_with_onnx_type(np.ascontiguousarray(array), _ONNX_BFLOAT16)
+        name: ort.OrtValue.ortvalue_from_numpy_with_onnx_type(np.asarray(array, order="C"), _ONNX_BFLOAT16)
         if array.dtype == ml_dtypes.bfloat16
         else ort.OrtValue.ortvalue_from_numpy(array)
         for name, array in feeds.items()
@@ -223,7 +227,7 @@ def _to_str(name: str, array: Array) -> Array:
     try:
         texts.ravel()[:] = [value.decode() for value in array.ravel().tolist()]
     except UnicodeDecodeError as error:
-        msg = f"input {name!r} holds a string that is not UTF-8, which ONNX Runtime cannot take: {error}"
+        msg = f"input {name!r} holds a string that is not UTF-8, which ONNX Runtime cannot take"
         raise InvalidRequest(msg) from error
     return texts
 

@@ -246,14 +246,13 @@ class ModelManager:
         with self._lock:
             model = self._models.get(name)
             known = sorted(model.statuses.values(), key=lambda s: s.version, reverse=True) if model else []
+        if version is not None:
+            known = [status for status in known if status.version == version]
+            if not known:
+                raise StatusNotFound(f"Could not find version {version} of model {name}")
         if not known:
             raise StatusNotFound(f"Could not find any versions of model {name}")
-        if version is None:
-            return known
-        found = [status for status in known if status.version == version]
-        if not found:
-            raise StatusNotFound(f"Could not find version {version} of model {name}")
-        return found
+        return known
 
     def poll(self) -> list[Future[None]]:
         """Look once and start what has to be done; the futures end when it is done."""
@@ -339,9 +338,9 @@ class ModelManager:
         except SegueError as error:
             self._fail(model, version, seen, error)
             return
-        except Exception as error:  # a version that fails in a way nobody foresaw must not end the watch
+        except Exception:  # a version that fails in a way nobody foresaw must not end the watch
             logger.exception("loading model %s version %d failed unexpectedly", model.name, version)
-            self._fail(model, version, seen, RunFailed(f"{type(error).__name__} while loading; see the server's log"))
+            self._fail(model, version, seen, RunFailed("loading failed unexpectedly; see the server's log"))
             return
         with self._lock:
             model.failed_with.pop(version, None)

@@ -33,7 +33,6 @@ from server.errors import (
     SegueError,
     SignatureNotFound,
     StatusNotFound,
-    UnfitSignature,
 )
 from server.metrics import Metrics
 
@@ -60,7 +59,6 @@ STATUS_CODES: Mapping[type[SegueError], grpc.StatusCode] = {
     ReloadOverdue: Code.DEADLINE_EXCEEDED,
     ReloadSuperseded: Code.ABORTED,
     SignatureNotFound: Code.FAILED_PRECONDITION,
-    UnfitSignature: Code.FAILED_PRECONDITION,
     MethodUnsupported: Code.UNIMPLEMENTED,
     OutOfMemory: Code.RESOURCE_EXHAUSTED,
     BackendError: Code.INTERNAL,
@@ -77,8 +75,11 @@ def status_code(error: SegueError) -> grpc.StatusCode:
 
 
 def status_text(message: str) -> str:
-    """The message as it goes on the wire: cut as TensorFlow Serving cuts it."""
-    return message if len(message) <= _MAX_MESSAGE else message[:_MAX_MESSAGE] + "...TRUNCATED"
+    """The message as it goes on the wire: cut as TensorFlow Serving cuts it, by bytes, but never within a character."""
+    data = message.encode()
+    if len(data) <= _MAX_MESSAGE:
+        return message
+    return data[:_MAX_MESSAGE].decode(errors="ignore") + "...TRUNCATED"
 
 
 def parse(kind: type[T], data: bytes) -> T:

@@ -17,7 +17,7 @@ from server.lifecycle.manager import ModelManager
 from server.lifecycle.servable import Servable
 from server.metrics import Metrics
 from server.services.edge import Method, deadline, parse
-from server.signatures import ServedSignature
+from server.signatures import DEFAULT_SIGNATURE, ServedSignature
 from server.wire.requests import spec_from_proto
 
 _NO_SIGNATURE = "No signature was found with the name"
@@ -38,7 +38,7 @@ class InferenceService:
     def classify(self, data: bytes, context: grpc.ServicerContext) -> bytes:
         """Answer a ClassificationRequest."""
         request = parse(inference_pb2.ClassificationRequest, data)
-        with self._acquire(request).leased() as servable:
+        with self._acquire(_present_spec(request)).leased() as servable:
             signature = inference.find_signature(servable.signatures, request.model_spec.signature_name, _NO_SIGNATURE)
             wanted = inference.check_classification(signature)
             outputs, rows = self._run("Classify", servable, signature, wanted, request.input, until=deadline(context))
@@ -49,7 +49,7 @@ class InferenceService:
     def regress(self, data: bytes, context: grpc.ServicerContext) -> bytes:
         """Answer a RegressionRequest."""
         request = parse(inference_pb2.RegressionRequest, data)
-        with self._acquire(request).leased() as servable:
+        with self._acquire(_present_spec(request)).leased() as servable:
             signature = inference.find_signature(servable.signatures, request.model_spec.signature_name, _NO_SIGNATURE)
             wanted = inference.check_regression(signature)
             outputs, rows = self._run("Regress", servable, signature, wanted, request.input, until=deadline(context))
@@ -60,12 +60,9 @@ class InferenceService:
     def multi_inference(self, data: bytes, context: grpc.ServicerContext) -> bytes:
         """Answer a MultiInferenceRequest: several signatures of one version on the same Examples."""
         request = parse(inference_pb2.MultiInferenceRequest, data)
-        if not request.tasks:
-            raise InvalidRequest("Input is empty.")
-        _check_names(request.tasks)
-        spec = spec_from_proto(request.tasks[0].model_spec)
+        spec = request.tasks[0].model_spec if request.tasks else model_pb2.ModelSpec()
         reply = inference_pb2.MultiInferenceResponse()
-        with self._models.acquire(spec.name, spec.version, spec.label).leased() as servable:
+        with self._acquire(spec).leased() as servable:
             checked = _check_tasks(request.tasks, servable.signatures)
             for task, (signature, wanted) in zip(request.tasks, checked, strict=True):
                 outputs, rows = self._run(
@@ -78,10 +75,8 @@ class InferenceService:
                     result.regression_result.CopyFrom(inference.regression_result(outputs, rows))
         return reply.SerializeToString()
 
-    def _acquire(self, request: inference_pb2.ClassificationRequest | inference_pb2.RegressionRequest) -> Servable:
-        if not request.HasField("model_spec"):
-            raise InvalidRequest("Missing ModelSpec")
-        spec = spec_from_proto(request.model_spec)
+    def _acquire(self, message: model_pb2.ModelSpec) -> Servable:
+        spec = spec_from_proto(message)
         if not spec.name:
             raise InvalidRequest("ModelSpec has no name specified.")
         return self._models.acquire(spec.name, spec.version, spec.label)
@@ -110,12 +105,12 @@ class InferenceService:
         return {alias: array for (alias, _), array in zip(call.outputs, arrays, strict=True)}, len(rows)
 
 
-def _check_names(tasks: Sequence[inference_pb2.InferenceTask]) -> None:
-    for task in tasks:
-        if not task.model_spec.name:
-            raise InvalidRequest("Found ModelSpec with an empty model name.")
-        if task.model_spec.name != tasks[0].model_spec.name:
-            raise InvalidRequest("All ModelSpecs in a MultiInferenceRequest must access the same model name.")
+def _present_spec(
+    request: inference_pb2.ClassificationRequest | inference_pb2.RegressionRequest,
+) -> model_pb2.ModelSpec:
+    if not request.HasField("model_spec"):
+        raise InvalidRequest("Missing ModelSpec")
+    return request.model_spec
 
 
 def _check_tasks(
@@ -125,7 +120,11 @@ def _check_tasks(
     checks = {inference.CLASSIFY: inference.check_classification, inference.REGRESS: inference.check_regression}
     seen: dict[str, tuple[ServedSignature, tuple[str, ...]]] = {}
     for task in tasks:
-        name = task.model_spec.signature_name or "serving_default"
+        if not task.model_spec.name:
+            raise InvalidRequest("Found ModelSpec with an empty model name.")
+        if task.model_spec.name != tasks[0].model_spec.name:
+            raise InvalidRequest("All ModelSpecs in a MultiInferenceRequest must access the same model name.")
+        name = task.model_spec.signature_name or DEFAULT_SIGNATURE
         if name in seen:
             raise InvalidRequest(f"Duplicate evaluation of signature: {name}")
         signature = inference.find_signature(signatures, name, _NOT_IN_GRAPH)

@@ -10,7 +10,7 @@ from protos.tensorflow import errors_pb2
 from server.errors import InvalidRequest, ModelsUnavailable, SegueError
 from server.lifecycle.manager import ModelManager, Reload
 from server.lifecycle.states import VersionStatus
-from server.services.edge import ErrorReply, Method, parse, status_code, status_text
+from server.services.edge import ErrorReply, Method, parse, status_code
 
 RELOAD = "HandleReloadConfigRequest"
 
@@ -92,7 +92,7 @@ def _reload_error(code: grpc.StatusCode, text: str) -> bytes:
 def _entry(status: VersionStatus) -> model_service_pb2.ModelVersionStatus:
     outcome = model_service_pb2.StatusProto()
     if status.error is not None:
-        outcome = _status(status_code(status.error), status_text(status.error.message))
+        outcome = _status(status_code(status.error), status.error.message)
     return model_service_pb2.ModelVersionStatus(version=status.version, state=status.state.name, status=outcome)
 
 

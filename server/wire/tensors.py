@@ -20,7 +20,10 @@ from server.wire.encoding import length_delimited
 from server.wire.scanner import MAX_DEPTH, WireError, fields, varint
 
 MAX_TENSOR_BYTES = 1 << 30
-"""The largest array that a tensor may claim by default: 1 GiB. Ten bytes on the wire can claim it."""
+"""The largest array that a tensor may claim by default: 1 GiB."""
+
+MAX_FILLED_BYTES = 64 << 20
+"""The largest array whose values need not all be there: 64 MiB. Ten bytes on the wire can claim it."""
 
 MAX_RANK = 64
 """numpy's limit. TensorFlow's own is 254, but no kernel takes that many."""
@@ -80,8 +83,8 @@ class RawTensor:
         """Make the array.
 
         A non-empty `tensor_content` must hold exactly the elements of the shape. Otherwise the typed field's
-        entries count: too few are filled up with the last one, or with zeros if there is none; any more than
-        the shape has are cut.
+        entries count: too few are filled up with the last one, or with zeros if there is none, which
+        TensorFlow does at any size and here is done up to MAX_FILLED_BYTES; any more than the shape has are cut.
 
         Args:
             max_tensor_bytes: Refuse arrays larger than this before anything is allocated.
@@ -98,7 +101,10 @@ class RawTensor:
         kind = self._kind()
         count = nbytes // kind.itemsize
         if self.content is None:
-            flat = _filled(self._entries(kind), count, kind)
+            entries = self._entries(kind)
+            if len(entries) < count and nbytes > MAX_FILLED_BYTES:
+                raise MalformedTensor(self.alias, f"{len(entries)} values for an array of {nbytes} bytes")
+            flat = _filled(entries, count, kind)
         elif count == 0:  # TensorFlow looks at no value of an empty tensor
             flat = np.empty(0, kind.dtype)
         else:

@@ -3,7 +3,9 @@
 It runs in a process of its own, because TensorFlow's protobuf symbols and ours cannot share one. A call is
     {"method": "Predict", "spec": {"name", "version", "label", "signature_name"}, "inputs": {alias: {"dtype", "value"}},
      "filter": [...], "content": false, "fields": [...]}
-and an answer {"code", "text"} for an error, else what the method gives.
+or, for any method, with the request in protobuf's text format
+    {"method": "Classify", "request": "model_spec { ... } ..."}
+and an answer {"code", "text"} for an error, else what the method gives, or {"reply"} in text format.
 """
 
 import json
@@ -13,13 +15,26 @@ from typing import Any
 import grpc
 import numpy as np
 import tensorflow as tf
+from google.protobuf import text_format
 from tensorflow_serving.apis import (
+    classification_pb2,
     get_model_metadata_pb2,
     get_model_status_pb2,
+    inference_pb2,
     model_service_pb2_grpc,
     predict_pb2,
     prediction_service_pb2_grpc,
+    regression_pb2,
 )
+
+REQUESTS = {
+    "Predict": predict_pb2.PredictRequest,
+    "Classify": classification_pb2.ClassificationRequest,
+    "Regress": regression_pb2.RegressionRequest,
+    "MultiInference": inference_pb2.MultiInferenceRequest,
+    "GetModelMetadata": get_model_metadata_pb2.GetModelMetadataRequest,
+    "GetModelStatus": get_model_status_pb2.GetModelStatusRequest,
+}
 
 
 def main(address: str) -> None:
@@ -33,9 +48,19 @@ def answer(channel: grpc.Channel, call: dict[str, Any]) -> dict[str, Any]:
     """Make one call."""
     methods = {"Predict": predict, "GetModelMetadata": get_model_metadata, "GetModelStatus": get_model_status}
     try:
-        return methods[call["method"]](channel, call)
+        return text_call(channel, call) if "request" in call else methods[call["method"]](channel, call)
     except grpc.RpcError as error:
         return {"code": error.code().name, "text": error.details()}
+
+
+def text_call(channel: grpc.Channel, call: dict[str, Any]) -> dict[str, Any]:
+    """A call whose request and reply are in text format."""
+    method = call["method"]
+    request = text_format.Parse(call["request"], REQUESTS[method]())
+    in_model_service = method == "GetModelStatus"
+    services = model_service_pb2_grpc if in_model_service else prediction_service_pb2_grpc
+    stub = services.ModelServiceStub(channel) if in_model_service else services.PredictionServiceStub(channel)
+    return {"reply": text_format.MessageToString(getattr(stub, method)(request, timeout=60))}
 
 
 def fill_spec(spec: Any, wanted: dict[str, Any] | None) -> None:

@@ -50,3 +50,5 @@ def test_long_messages_are_cut_as_tensorflow_serving_cuts_them() -> None:
     """Messages travel in HTTP/2 headers, which have limits; 1,024 characters is TensorFlow Serving's."""
     assert status_text("a" * 1024) == "a" * 1024
     assert status_text("a" * 1025) == "a" * 1024 + "...TRUNCATED"
+    assert status_text("ä" * 512) == "ä" * 512
+    assert status_text("aä" * 512) == "aä" * 341 + "a...TRUNCATED"

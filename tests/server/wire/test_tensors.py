@@ -10,7 +10,7 @@ from protos.tensorflow import tensor_pb2
 from server.errors import MalformedTensor
 from server.wire.encoding import tensor_to_proto
 from server.wire.scanner import WireError
-from server.wire.tensors import MAX_TENSOR_BYTES, RawTensor, scan_tensor, tensor_from_proto
+from server.wire.tensors import MAX_FILLED_BYTES, MAX_TENSOR_BYTES, RawTensor, scan_tensor, tensor_from_proto
 
 Proto = tensor_pb2.TensorProto
 
@@ -39,6 +39,8 @@ def test_a_tiny_request_cannot_claim_a_huge_array() -> None:
     assert _claim(tensor_pb2.DT_UINT8, MAX_TENSOR_BYTES).nbytes == MAX_TENSOR_BYTES
     with pytest.raises(MalformedTensor, match="are the limit"):
         _claim(tensor_pb2.DT_UINT8, MAX_TENSOR_BYTES + 1).to_numpy()
+    with pytest.raises(MalformedTensor, match="0 values for an array of"):
+        _claim(tensor_pb2.DT_UINT8, MAX_FILLED_BYTES + 1).to_numpy()
     with pytest.raises(MalformedTensor, match="32 bytes; 31 are the limit"):
         _claim(tensor_pb2.DT_FLOAT, 8).to_numpy(max_tensor_bytes=31)
     np.testing.assert_array_equal(_claim(tensor_pb2.DT_FLOAT, 8).to_numpy(max_tensor_bytes=32), np.zeros(8))

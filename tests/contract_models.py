@@ -1,0 +1,150 @@
+"""Model packages made without TensorFlow, for tests of the whole contract: each answer is known by looking at it.
+
+affine   y = 2 x + 1 + bias and z = -y; version 1, and a version 2 that does not load
+defaults the same, but a bias that is left out is zero
+echo     one signature per element type, named as TensorFlow names the type; "y" is "x", of any shape
+forest   features age [?,1], size [?,2] and kind [?,1] under signatures for Classify and Regress, good and bad ones
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import onnx
+from onnx import helper
+
+from protos.segue import package_pb2
+from protos.tensorflow import tensor_pb2
+from server.arrays import save_arrays
+from tests.packages import Affine, write_manifest, write_package
+
+OPSETS = [helper.make_opsetid("", 18)]
+
+# TensorFlow's name of an element type, its number there, and ONNX's.
+ECHOED = {
+    "float": (tensor_pb2.DT_FLOAT, onnx.TensorProto.FLOAT),
+    "double": (tensor_pb2.DT_DOUBLE, onnx.TensorProto.DOUBLE),
+    "half": (tensor_pb2.DT_HALF, onnx.TensorProto.FLOAT16),
+    "bfloat16": (tensor_pb2.DT_BFLOAT16, onnx.TensorProto.BFLOAT16),
+    "int8": (tensor_pb2.DT_INT8, onnx.TensorProto.INT8),
+    "int16": (tensor_pb2.DT_INT16, onnx.TensorProto.INT16),
+    "int32": (tensor_pb2.DT_INT32, onnx.TensorProto.INT32),
+    "int64": (tensor_pb2.DT_INT64, onnx.TensorProto.INT64),
+    "uint8": (tensor_pb2.DT_UINT8, onnx.TensorProto.UINT8),
+    "uint16": (tensor_pb2.DT_UINT16, onnx.TensorProto.UINT16),
+    "uint32": (tensor_pb2.DT_UINT32, onnx.TensorProto.UINT32),
+    "uint64": (tensor_pb2.DT_UINT64, onnx.TensorProto.UINT64),
+    "bool": (tensor_pb2.DT_BOOL, onnx.TensorProto.BOOL),
+    "string": (tensor_pb2.DT_STRING, onnx.TensorProto.STRING),
+}
+
+# The forest's signatures: the method that each is exported for, and what answers for its output aliases.
+FOREST: Mapping[str, tuple[str, Mapping[str, str]]] = {
+    "serving_default": ("classify", {"classes": "classes", "scores": "scores"}),
+    "scores": ("classify", {"scores": "scores"}),
+    "labels": ("classify", {"classes": "classes"}),
+    "value": ("regress", {"outputs": "sum"}),
+    "vector": ("regress", {"outputs": "vector"}),
+    "matrix": ("regress", {"outputs": "scores"}),
+    "unnamed": ("regress", {"sum": "sum"}),
+    "predict": ("predict", {"scores": "scores"}),
+    "three": ("classify", {"classes": "classes", "scores": "scores", "sum": "sum"}),
+    "uneven": ("classify", {"classes": "classes", "scores": "sum"}),
+    "double scores": ("classify", {"scores": "scores_double"}),
+    "flat scores": ("classify", {"scores": "vector"}),
+    "short scores": ("classify", {"scores": "first"}),
+    "number classes": ("classify", {"classes": "scores"}),
+    "short classes": ("classify", {"classes": "first_class"}),
+    "two outputs": ("regress", {"outputs": "sum", "scores": "scores"}),
+    "double value": ("regress", {"outputs": "sum_double"}),
+    "short value": ("regress", {"outputs": "first_sum"}),
+}
+_STRINGS = {"classes", "first_class"}
+_DOUBLES = {"scores_double", "sum_double"}
+
+
+def write_contract_models(root: Path) -> None:
+    """Write all of them into a repository."""
+    write_package(root / "affine" / "1")
+    write_package(root / "affine" / "2")
+    (root / "affine" / "2" / "model.onnx").write_bytes(b"damaged")
+    write_package(root / "defaults" / "1", Affine(defaults={"bias": np.zeros((1, 4), np.float32)}))
+    write_echo(root / "echo" / "1")
+    write_forest(root / "forest" / "1")
+
+
+def write_echo(folder: Path) -> None:
+    """A model that answers with what it is asked, of unknown rank."""
+    folder.mkdir(parents=True)
+    manifest = package_pb2.ModelPackage(schema_version=1, opset=18)
+    for name, (dtype, onnx_type) in ECHOED.items():
+        ports = [helper.make_tensor_value_info(port, onnx_type, None) for port in ("x_in", "y_out")]
+        node = helper.make_node("Identity", ["x_in"], ["y_out"])
+        graph = helper.make_graph([node], name, ports[:1], ports[1:])
+        onnx.save(helper.make_model(graph, opset_imports=OPSETS, ir_version=8), folder / f"{name}.onnx")
+        signature = manifest.signatures.add(name=name, onnx_file=f"{name}.onnx")
+        definition = signature.signature_def
+        definition.method_name = "tensorflow/serving/predict"
+        for alias, infos in (("x", definition.inputs), ("y", definition.outputs)):
+            infos[alias].name = f"{name}_{alias}:0"
+            infos[alias].dtype = dtype
+            infos[alias].tensor_shape.unknown_rank = True
+        signature.inputs.add(alias="x", onnx_name="x_in")
+        signature.outputs.add(alias="y", onnx_name="y_out")
+    save_arrays(folder / "golden.npz", {})
+    write_manifest(folder, manifest)
+
+
+def write_forest(folder: Path) -> None:
+    """A model of features: one graph under signatures of several methods."""
+    folder.mkdir(parents=True)
+    onnx.save(_forest_graph(), folder / "model.onnx")
+    save_arrays(folder / "golden.npz", {})
+    manifest = package_pb2.ModelPackage(schema_version=1, opset=18)
+    for name, (method, outputs) in FOREST.items():
+        _describe(manifest.signatures.add(name=name, onnx_file="model.onnx"), method, outputs)
+    write_manifest(folder, manifest)
+
+
+def _forest_graph() -> onnx.ModelProto:
+    single, text, double = onnx.TensorProto.FLOAT, onnx.TensorProto.STRING, onnx.TensorProto.DOUBLE
+    nodes = [
+        helper.make_node("Cast", ["size"], ["size_f"], to=single),
+        helper.make_node("Mul", ["size_f", "age"], ["scores"]),
+        helper.make_node("Concat", ["kind", "kind"], ["classes"], axis=1),
+        helper.make_node("ReduceSum", ["scores", "one"], ["sum"], keepdims=1),
+        helper.make_node("ReduceSum", ["scores", "one"], ["vector"], keepdims=0),
+        helper.make_node("Cast", ["scores"], ["scores_double"], to=double),
+        helper.make_node("Cast", ["sum"], ["sum_double"], to=double),
+        helper.make_node("Gather", ["scores", "zero"], ["first"], axis=0),
+        helper.make_node("Gather", ["sum", "zero"], ["first_sum"], axis=0),
+        helper.make_node("Gather", ["classes", "zero"], ["first_class"], axis=0),
+    ]
+    types = {"age": (single, 1), "size": (onnx.TensorProto.INT64, 2), "kind": (text, 1)}
+    ins = [helper.make_tensor_value_info(alias, dtype, ["n", width]) for alias, (dtype, width) in types.items()]
+    names = sorted({name for _, outputs in FOREST.values() for name in outputs.values()})
+    outs = [
+        helper.make_tensor_value_info(name, text if name in _STRINGS else double if name in _DOUBLES else single, None)
+        for name in names
+    ]
+    constants = [helper.make_tensor(name, onnx.TensorProto.INT64, [1], [n]) for n, name in enumerate(("zero", "one"))]
+    graph = helper.make_graph(nodes, "forest", ins, outs, constants)
+    return helper.make_model(graph, opset_imports=OPSETS, ir_version=8)
+
+
+def _describe(signature: package_pb2.Signature, method: str, outputs: Mapping[str, str]) -> None:
+    """Fill a signature over the graph's three features."""
+    definition = signature.signature_def
+    definition.method_name = f"tensorflow/serving/{method}"
+    types = {"age": tensor_pb2.DT_FLOAT, "size": tensor_pb2.DT_INT64, "kind": tensor_pb2.DT_STRING}
+    for alias, dtype in types.items():
+        signature.inputs.add(alias=alias, onnx_name=alias)
+        definition.inputs[alias].dtype = dtype
+        for size in (-1, 2 if alias == "size" else 1):
+            definition.inputs[alias].tensor_shape.dim.add(size=size)
+    for alias, name in outputs.items():
+        signature.outputs.add(alias=alias, onnx_name=name)
+        strings, doubles = name in _STRINGS, name in _DOUBLES
+        definition.outputs[alias].dtype = (
+            tensor_pb2.DT_STRING if strings else tensor_pb2.DT_DOUBLE if doubles else tensor_pb2.DT_FLOAT
+        )
