@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 import signal
 import sys
 import time
@@ -89,7 +90,7 @@ def convert(
     name: Annotated[str, typer.Option(help="The model's name for clients.")],
     repository: Annotated[Path, typer.Option(help="Folder to publish to; created if missing.")] = Path("models"),
     server: Annotated[
-        str | None, typer.Option(help="Server that should serve it.", show_default="localhost:8500")
+        str | None, typer.Option(help="Server that should serve it.", show_default="$SEGUE_SERVER, else localhost:8500")
     ] = None,
     signature: Annotated[list[str] | None, typer.Option(help="Convert only this signature; may be repeated.")] = None,
     inputs: Annotated[Path | None, typer.Option(help="Representative inputs: an .npz of arrays by alias.")] = None,
@@ -106,7 +107,7 @@ def convert(
         source=source,
         name=name,
         repository=repository,
-        server=server or "localhost:8500",
+        server=server or os.environ.get("SEGUE_SERVER") or "localhost:8500",
         server_required=server is not None,
         signatures=tuple(dict.fromkeys(signature)) if signature else None,
         tags=tuple(tag) if tag else ("serve",),

@@ -1,12 +1,18 @@
 """What every kind of test may need: the small models of `tests.models.zoo`, written once per session."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from examples.demo import free_port
+
 ROOT = Path(__file__).parent.parent
+
+# Commands that name no server must not find one that happens to run on this machine.
+os.environ["SEGUE_SERVER"] = f"localhost:{free_port()}"
 
 
 @pytest.fixture(scope="session")
