@@ -37,4 +37,5 @@ COPY --from=build-serving /opt/segue /opt/segue
 EXPOSE 8500 8002
 STOPSIGNAL SIGTERM
 HEALTHCHECK --interval=10s --timeout=5s --start-period=60s CMD ["python", "-m", "server.services.probe"]
-ENTRYPOINT ["segue-server", "--repository", "/models", "--host", "0.0.0.0"]
+ENV SEGUE_REPOSITORY=/models
+ENTRYPOINT ["segue-server", "--host", "0.0.0.0"]

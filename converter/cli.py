@@ -22,6 +22,7 @@ from rich.syntax import Syntax
 from rich.table import Table
 
 from converter import errors, report
+from converter.interruption import SIGNALS
 from converter.package import REPORT
 from converter.pipeline import Outcome, Request, convert_and_deploy
 from server.errors import InvalidName, PackageError, SegueError
@@ -59,14 +60,11 @@ EXIT_CODES: dict[type[Exception], ExitCode] = {
     errors.NotDeployed: ExitCode.NOT_DEPLOYED,
     errors.ConversionError: ExitCode.CONVERSION,
     InvalidName: ExitCode.USAGE,
-    SegueError: ExitCode.REPOSITORY,
+    PackageError: ExitCode.REPOSITORY,
+    SegueError: ExitCode.CONVERSION,  # what the proof meets in the backend, beyond what it names
 }
 
-INTERRUPTIONS = {
-    signal.SIGHUP: ExitCode.HUNG_UP,
-    signal.SIGINT: ExitCode.INTERRUPTED,
-    signal.SIGTERM: ExitCode.TERMINATED,
-}
+INTERRUPTIONS = {number: ExitCode(128 + number) for number in SIGNALS}  # as shells report them
 _PATIENCE_SECONDS = 5.0
 
 HELP = """Convert a TensorFlow model to ONNX once, prove that nothing changed, publish it, and see it served.

@@ -16,13 +16,15 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
 import converter
 from converter import errors
 from converter.exported import ExportResult, read_result
+from converter.interruption import undisturbed
+from converter.private import private_folder
 from converter.worker import protocol
 from converter.worker.protocol import Event, FailureKind, Job, Limits, Origin, Sample, SourceKind
 from server.arrays import Array, save_arrays
@@ -113,11 +115,9 @@ def run_export(job: ExportJob, *, on_progress: OnProgress) -> Iterator[ExportRes
     Raises:
         ConversionError: One of `converter.errors`, for whatever end the worker found.
     """
-    with _writing():
-        private = tempfile.TemporaryDirectory(prefix="segue-export-")  # mode 0700
-    with private as name:
-        folder = Path(name)
+    with ExitStack() as stack:
         with _writing():
+            folder = stack.enter_context(undisturbed(private_folder()))
             for part in (protocol.HOME, protocol.TMP):
                 (folder / part).mkdir(mode=0o700)
             _write_job(job, folder)

@@ -62,7 +62,7 @@ def _readable(path: Path) -> Iterator[None]:
         yield
     except FileNotFoundError as error:
         raise InputsRejected(
-            f"The inputs file {path} does not exist.", "Check the path given with --inputs."
+            f"The inputs file {path} does not exist.", f"Check the path given with --inputs. {ADVICE}"
         ) from error
     except OSError as error:
         raise InputsRejected(

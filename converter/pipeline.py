@@ -16,6 +16,7 @@ from converter.client import CallFailed, ServerUnreachable, connected
 from converter.errors import NotDeployed
 from converter.export import ExportJob, Progress, SampleInputs, run_export
 from converter.inputs import inputs_digest, read_inputs
+from converter.interruption import undisturbed
 from converter.package import Provenance
 from converter.sources.keras import KerasSource
 from converter.sources.recognise import Source, recognise
@@ -122,7 +123,7 @@ def convert_and_deploy(request: Request, listener: Listener) -> Outcome:
     with steps.step("read", f"reading {request.source}") as said:
         source = recognise(request.source, request.tags)
         said.append(_describe(source))
-    with Repository(request.repository).publishing(request.name) as publication:
+    with undisturbed(Repository(request.repository).publishing(request.name)) as publication:
         outcome = _publish(request, source, publication, steps)
     outcome.served = _deploy(request, outcome, steps)
     outcome.seconds = steps.seconds
@@ -255,7 +256,7 @@ def _samples(request: Request, source: Source) -> tuple[SampleInputs, ...]:
 def _describe(source: Source) -> str:
     size = f"{source.size / 1e6:.1f} MB"
     if isinstance(source, SavedModelSource):
-        return f"SavedModel, {size}, signatures: {', '.join(source.signatures)}"
+        return f"SavedModel, {size}, signatures: {', '.join(source.signatures) or 'none'}"
     return f"Keras model, {size}"
 
 

@@ -1,11 +1,13 @@
 """The server as a process: settings from the command line, everything wired together, an orderly end on SIGTERM."""
 
 import logging
+import os
 import signal
 import sys
 import threading
 from collections.abc import Callable, Sequence
 from concurrent import futures
+from importlib import metadata
 from pathlib import Path
 from types import FrameType
 from typing import Annotated
@@ -17,13 +19,16 @@ from grpc_reflection.v1alpha import reflection
 
 from protos.serving import model_service_pb2, prediction_service_pb2
 from server.backends.onnx_runtime import Device, DeviceChoice, OnnxRuntimeBackend, choose_device
-from server.config import ServerConfig
+from server.batching import BatchingParameters
+from server.config import ServerConfig, parse_channel_arguments
+from server.errors import SegueError
+from server.flags import FlagError, translate
 from server.heap import share_arenas
 from server.lifecycle.manager import ModelManager
 from server.lifecycle.servable import Loaded, load_servable
 from server.lifecycle.states import State, VersionStatus
 from server.metrics import Metrics
-from server.repository.folder import Repository
+from server.reload import ConfigWatcher, Reloader, beginning
 from server.services.edge import Edge
 from server.services.inference import InferenceService
 from server.services.model import ModelService
@@ -70,20 +75,32 @@ class Server:
         """Wire everything together and bind the ports.
 
         Raises:
-            ServerStartError: a port is taken, or the device is not there.
+            ServerStartError: a port is taken, the device is not there, or the models' configuration is refused.
         """
         self._config = config
         self._metrics = Metrics()
         self._stop_metrics: Callable[[], None] = _nothing
         choice = _device(config)
-        backend = OnnxRuntimeBackend(choice.device)
+        backend = OnnxRuntimeBackend(choice.device, threads=config.threads)
         logger.info("backend %s: %s", backend.name, choice.reason)
+        try:
+            self._beginning = begin = beginning(config)
+        except SegueError as error:
+            raise ServerStartError(error.message) from error
         self.models = ModelManager(
-            Repository(config.repository),
-            lambda package: load_servable(package, backend),
+            begin.source,
+            lambda package: load_servable(package, backend, _batching(config)),
             observer=_Observer(self._metrics),
+            policies=begin.policies,
+            labels_before_versions=config.labels_before_versions,
             poll_seconds=config.poll_seconds,
+            load_threads=config.load_threads,
         )
+        self._reloader = Reloader(self.models)
+        self._config_watcher: ConfigWatcher | None = None
+        if begin.file is not None and config.model_config_poll_seconds > 0:
+            seconds = config.model_config_poll_seconds
+            self._config_watcher = ConfigWatcher(begin.file, begin.in_force, self._reloader, seconds)
         self._health = health.HealthServicer()
         self._grpc = self._make_grpc_server()
         self.port = self._bind()
@@ -96,12 +113,16 @@ class Server:
                 raise ServerStartError(msg) from error
 
     def start(self) -> None:
-        """Answer; then load what the repository holds, and say SERVING when that is done."""
+        """Answer; then load what there is, and say SERVING when that is done."""
         self._set_health(health_pb2.HealthCheckResponse.NOT_SERVING)
         self._grpc.start()
         self.models.start()
+        if self._config_watcher is not None:
+            self._config_watcher.start()
         self._set_health(health_pb2.HealthCheckResponse.SERVING)
-        logger.info("serving %s on %s:%d", self._config.repository, self._config.host, self.port)
+        logger.info("serving %s on %s:%d", self._beginning.words, self._config.host, self.port)
+        if self._config.socket is not None:
+            logger.info("also listening on the socket %s", self._config.socket)
         if self.metrics_port is not None:
             logger.info("metrics on http://%s:%d/metrics", self._config.host, self.metrics_port)
 
@@ -119,6 +140,8 @@ class Server:
     def stop(self) -> None:
         """End at once what `drain` has not ended, and free everything."""
         self._grpc.stop(None).wait()
+        if self._config_watcher is not None:
+            self._config_watcher.stop()
         self.models.stop(timeout=self._config.grace_seconds)
         self._stop_metrics()
         logger.info("stopped")
@@ -128,13 +151,15 @@ class Server:
         edge = Edge(self._metrics)
         prediction = PredictionService(self.models, self._metrics, tensor_content=config.tensor_content)
         inference = InferenceService(self.models, self._metrics)
+        model = ModelService(self.models, self._reloader.apply if config.admin else None)
         server = grpc.server(
             futures.ThreadPoolExecutor(config.request_threads, thread_name_prefix="request"),
             handlers=[
                 edge.handler(PREDICTION, {**prediction.methods(), **inference.methods()}),
-                edge.handler(MODEL, ModelService(self.models).methods()),
+                edge.handler(MODEL, model.methods(), model.error_replies()),
             ],
             options=[
+                *config.channel_arguments,  # of two settings of one name gRPC takes the first
                 ("grpc.max_receive_message_length", config.max_message_bytes),
                 ("grpc.max_send_message_length", -1),
                 # Two servers on one port would each get some of the requests, silently.
@@ -150,10 +175,17 @@ class Server:
     def _bind(self) -> int:
         address = f"{self._config.host}:{self._config.port}"
         try:
-            return self._grpc.add_insecure_port(address)
+            port = self._grpc.add_insecure_port(address)
         except RuntimeError as error:
             msg = f"cannot listen on {address}: is another server running there? Choose another with --port"
             raise ServerStartError(msg) from error
+        if self._config.socket is not None:
+            try:
+                self._grpc.add_insecure_port(f"unix:{self._config.socket.absolute()}")
+            except RuntimeError as error:
+                msg = f"cannot listen on the socket {self._config.socket}: is its folder there, and writable?"
+                raise ServerStartError(msg) from error
+        return port
 
     def _set_health(self, status: "health_pb2.HealthCheckResponse.ServingStatus") -> None:
         for service in ("", PREDICTION.full_name, MODEL.full_name):
@@ -162,6 +194,12 @@ class Server:
 
 def _nothing() -> None:
     """Metrics are off: nothing to stop."""
+
+
+def _batching(config: ServerConfig) -> BatchingParameters | None:
+    if config.max_batch_size == 1:
+        return None
+    return BatchingParameters(config.max_batch_size, config.batch_timeout_micros)
 
 
 def _device(config: ServerConfig) -> DeviceChoice:
@@ -205,33 +243,96 @@ def run(config: ServerConfig) -> int:
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
 
+def _show_version(value: bool) -> None:
+    if value:
+        print(f"segue-server {metadata.version('segue-serving')}")
+        raise typer.Exit
+
+
+_MODELS = "What is served"
+_RUNNING = "How it runs"
+
+
 @app.command()
 def serve(
-    repository: Annotated[Path, typer.Option(help="Folder of model packages: REPOSITORY/NAME/VERSION.")] = Path(
-        "models"
-    ),
+    repository: Annotated[
+        Path,
+        typer.Option(
+            help="Folder of model packages: REPOSITORY/NAME/VERSION.",
+            envvar="SEGUE_REPOSITORY",
+            rich_help_panel=_MODELS,
+        ),
+    ] = Path("models"),
+    model_config_file: Annotated[
+        Path | None,
+        typer.Option(
+            help="TensorFlow Serving's model_config_file: each model's place, versions and labels.",
+            rich_help_panel=_MODELS,
+        ),
+    ] = None,
+    model_config_poll_seconds: Annotated[
+        float, typer.Option(help="How often to look whether that file has changed; 0 never.", rich_help_panel=_MODELS)
+    ] = 0.0,
+    model_base_path: Annotated[
+        str, typer.Option(help="Folder of one model's versions, to serve that model alone.", rich_help_panel=_MODELS)
+    ] = "",
+    model_name: Annotated[str, typer.Option(help="That model's name.", rich_help_panel=_MODELS)] = "default",
+    poll_seconds: Annotated[
+        float, typer.Option(help="How often to look for new versions; 0 only at the start.", rich_help_panel=_MODELS)
+    ] = 1.0,
+    labels_before_versions: Annotated[
+        bool,
+        typer.Option(
+            "--labels-before-versions",
+            help="A new configuration may give an unused label to a version that is not available.",
+            rich_help_panel=_MODELS,
+        ),
+    ] = False,
+    admin: Annotated[
+        bool,
+        typer.Option(
+            "--admin",
+            help="Let whoever reaches the server change what it serves (HandleReloadConfigRequest).",
+            rich_help_panel=_MODELS,
+        ),
+    ] = False,
     host: Annotated[
         str, typer.Option(help="Address to listen on; 0.0.0.0 exposes the server to the network.")
     ] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="gRPC port; 0 takes a free one.")] = 8500,
+    socket: Annotated[Path | None, typer.Option(help="Unix socket to listen on too.")] = None,
+    channel_arguments: Annotated[
+        str, typer.Option(help="gRPC's own server settings: key=value,key=value.", metavar="KEY=VALUE,...")
+    ] = "",
     metrics_port: Annotated[int, typer.Option(help="Port of /metrics; 0 takes a free one, -1 serves none.")] = 8002,
-    poll_seconds: Annotated[float, typer.Option(help="How often to look for new versions.")] = 1.0,
-    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
-    request_threads: Annotated[int, typer.Option(help="Requests in work at once.")] = 32,
     tensor_content: Annotated[bool, typer.Option("--tensor-content", help="Answer in tensor_content.")] = False,
-    lame_duck_seconds: Annotated[float, typer.Option(help="After SIGTERM: keep answering, NOT_SERVING.")] = 1.0,
-    grace_seconds: Annotated[float, typer.Option(help="After that: time for requests under way.")] = 30.0,
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda.", rich_help_panel=_RUNNING)] = "auto",
+    threads: Annotated[
+        int, typer.Option(help="Threads within one operator; 0 is one per core.", rich_help_panel=_RUNNING)
+    ] = 0,
+    request_threads: Annotated[int, typer.Option(help="Requests in work at once.", rich_help_panel=_RUNNING)] = 32,
+    max_batch_size: Annotated[
+        int, typer.Option(help="Rows that are run together at most; 1 switches it off.", rich_help_panel=_RUNNING)
+    ] = 16,
+    batch_timeout_micros: Annotated[
+        int, typer.Option(help="How long an idle model waits for more rows.", rich_help_panel=_RUNNING)
+    ] = 0,
+    load_threads: Annotated[int, typer.Option(help="Models loaded at once.", rich_help_panel=_RUNNING)] = 2,
+    lame_duck_seconds: Annotated[
+        float, typer.Option(help="After SIGTERM: keep answering, NOT_SERVING.", rich_help_panel=_RUNNING)
+    ] = 1.0,
+    grace_seconds: Annotated[
+        float, typer.Option(help="After that: time for requests under way.", rich_help_panel=_RUNNING)
+    ] = 30.0,
+    _version: Annotated[
+        bool, typer.Option("--version", help="Show the version and exit.", callback=_show_version, is_eager=True)
+    ] = False,
 ) -> None:
-    """Serve the model packages of a folder over TensorFlow Serving's gRPC API.
+    """Serve model packages over TensorFlow Serving's gRPC API.
 
     New versions appear without a restart. SIGTERM drains: requests under way are answered, then the process ends.
+    TensorFlow Serving's own flags are understood too, as docs/serving.md lists them.
     """
-    logging.basicConfig(
-        level=logging.INFO,
-        format="%(asctime)s %(levelname)-7s %(message)s",
-        datefmt="%Y-%m-%d %H:%M:%S",
-        stream=sys.stderr,
-    )
     try:
         config = ServerConfig(
             repository=repository,
@@ -239,8 +340,20 @@ def serve(
             port=port,
             metrics_port=None if metrics_port == -1 else metrics_port,
             poll_seconds=poll_seconds,
+            model_config_file=model_config_file,
+            model_config_poll_seconds=model_config_poll_seconds,
+            model_name=model_name,
+            model_base_path=model_base_path,
+            labels_before_versions=labels_before_versions,
+            admin=admin,
             device=device,
+            threads=threads,
             request_threads=request_threads,
+            load_threads=load_threads,
+            socket=socket,
+            channel_arguments=parse_channel_arguments(channel_arguments),
+            max_batch_size=max_batch_size,
+            batch_timeout_micros=batch_timeout_micros,
             tensor_content=tensor_content,
             lame_duck_seconds=lame_duck_seconds,
             grace_seconds=grace_seconds,
@@ -252,7 +365,20 @@ def serve(
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """The console script `segue-server`."""
-    app(args=list(arguments) if arguments is not None else None, prog_name="segue-server")
+    logging.basicConfig(
+        level=logging.INFO,
+        format="%(asctime)s %(levelname)-7s %(message)s",
+        datefmt="%Y-%m-%d %H:%M:%S",
+        stream=sys.stderr,
+    )
+    try:
+        translation = translate(sys.argv[1:] if arguments is None else arguments, os.environ)
+    except FlagError as error:
+        print(f"Error: {error}", file=sys.stderr)
+        raise SystemExit(2) from error
+    for line in translation.warnings:
+        logger.warning("%s", line)
+    app(args=list(translation.arguments), prog_name="segue-server")
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """The server's settings: one frozen value, checked when it is made."""
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,11 +17,35 @@ class ServerConfig:
     metrics_port: int | None = 8002
     """Triton's metrics port, which tools know. 0 takes a free one, None serves no metrics."""
     poll_seconds: float = 1.0
-    """How often the repository is looked at, as TensorFlow Serving's --file_system_poll_wait_seconds."""
+    """How often the folders are looked at, as TensorFlow Serving's --file_system_poll_wait_seconds; 0 is once."""
+    model_config_file: Path | None = None
+    """TensorFlow Serving's model_config_file: models in several places, instead of a repository."""
+    model_config_poll_seconds: float = 0.0
+    """How often that file is looked at; 0 is once, as by TensorFlow Serving's default."""
+    model_name: str = "default"
+    """The name of the model in `model_base_path`; the default is TensorFlow Serving's."""
+    model_base_path: str = ""
+    """A folder of one model's version folders, instead of a repository."""
+    labels_before_versions: bool = False
+    """Whether a label may name a version that is not available, as by --allow_version_labels_for_unavailable_models."""
+    admin: bool = False
+    """Whether whoever reaches the server may change what is served, with HandleReloadConfigRequest."""
+    load_threads: int = 2
+    """Models that are loaded at once."""
+    threads: int = 0
+    """Threads within one operator; 0 is one per physical core. TensorFlow's intra-op parallelism."""
+    socket: Path | None = None
+    """A Unix socket to listen on too."""
+    channel_arguments: tuple[tuple[str, int | str], ...] = ()
+    """gRPC's own settings for the server, by gRPC's names; they overrule ours."""
     device: str = "auto"
     """auto, cpu or cuda."""
     request_threads: int = 32
     """Requests in work at once; each holds a thread, so this also bounds their memory."""
+    max_batch_size: int = 16
+    """Rows that wait are joined to batches of at most this many; 1 joins none."""
+    batch_timeout_micros: int = 0
+    """How long an idle model waits for more rows. 0: only what waits anyway is joined."""
     max_message_bytes: int = 2**31 - 1
     """Largest request. TensorFlow Serving's limit is the int32 maximum."""
     tensor_content: bool = False
@@ -38,9 +63,36 @@ class ServerConfig:
                 raise ValueError(f"{name} must be between 0 and 65535, not {value}")
         if self.device not in {"auto", "cpu", "cuda"}:
             raise ValueError(f"device must be auto, cpu or cuda, not {self.device!r}")
-        if self.request_threads < 1:
-            raise ValueError(f"request_threads must be at least 1, not {self.request_threads}")
-        if self.poll_seconds <= 0:
-            raise ValueError(f"poll_seconds must be above 0, not {self.poll_seconds}")
-        if min(self.lame_duck_seconds, self.grace_seconds) < 0:
-            raise ValueError("lame_duck_seconds and grace_seconds cannot be negative")
+        for name, least in _LEAST.items():
+            value = getattr(self, name)
+            if not value >= least:
+                raise ValueError(f"{name} must be at least {least}, not {value}")
+
+
+_LEAST = {
+    "request_threads": 1,
+    "load_threads": 1,
+    "threads": 0,
+    "max_batch_size": 1,
+    "batch_timeout_micros": 0,
+    "poll_seconds": 0,
+    "model_config_poll_seconds": 0,
+    "lame_duck_seconds": 0,
+    "grace_seconds": 0,
+}
+
+
+def parse_channel_arguments(text: str) -> tuple[tuple[str, int | str], ...]:
+    """Read "key=value,key=value" as TensorFlow Serving's --grpc_channel_arguments: an int32 if it looks like one.
+
+    Raises:
+        ValueError: a part has no value.
+    """
+    arguments: list[tuple[str, int | str]] = []
+    for part in filter(None, text.split(",")):
+        key, equals, value = part.partition("=")
+        if not (key and equals):
+            raise ValueError(f"channel arguments are written key=value,key=value, not {part!r}")
+        is_int = re.fullmatch(r"[+-]?[0-9]+", value) is not None and -(2**31) <= int(value) < 2**31
+        arguments.append((key, int(value) if is_int else value))
+    return tuple(arguments)

@@ -4,10 +4,20 @@ SegueError
   x InvalidRequest            the client sent something that cannot be answered, and could have known
     - MalformedRequest        the bytes are not the message that the method takes
     - MalformedTensor         one tensor of the message cannot be read
+    - BatchTooLarge           more rows than a batch may have
   - MalformedResponse         the bytes that a server answered with are no PredictResponse
+  x Overloaded                the server has no room for the request now
+    - QueueFull               too many rows wait already
+    - ExpiredInQueue          the request's time was over before its turn
   x NotServed                 what was asked for is not here
     - ModelNotFound           no such model, or no such version of it
     - StatusNotFound          no such model or version has ever been seen
+    - LabelPending            the label's version is still being loaded, at the start
+  - LabelUnavailable          a new configuration gives a label to a version that does not serve
+  x ReloadIncomplete          a new configuration is in force, but its models are not all there
+    - ModelsUnavailable       some of them did not load
+    - ReloadOverdue           they are still being loaded at the caller's deadline
+    - ReloadSuperseded        another configuration came, or the server is ending
   - SignatureNotFound         the model has no signature of that name
   - MethodUnsupported         the request asks for a kind of inference that there is not
   x PackageError              a model package, or the repository that holds packages, cannot be used
@@ -27,7 +37,7 @@ class SegueError(Exception):
     """Base of every error that Segue raises on purpose. Only leaves are raised."""
 
     def __init__(self, message: str) -> None:
-        if type(self) in {SegueError, NotServed, PackageError, BackendError}:
+        if type(self) in {SegueError, Overloaded, NotServed, ReloadIncomplete, PackageError, BackendError}:
             msg = f"{type(self).__name__} is abstract: raise one of its leaves"
             raise TypeError(msg)
         super().__init__(message)
@@ -60,6 +70,22 @@ class MalformedTensor(InvalidRequest):
         self.reason = reason
 
 
+class BatchTooLarge(InvalidRequest):
+    """More rows than a batch may have."""
+
+
+class Overloaded(SegueError):
+    """The server has no room for the request now."""
+
+
+class QueueFull(Overloaded):
+    """Too many rows wait already."""
+
+
+class ExpiredInQueue(Overloaded):
+    """The request's time was over before its turn."""
+
+
 class MalformedResponse(SegueError):
     """The bytes that a server answered with are no PredictResponse; `reason` says what about them is wrong."""
 
@@ -78,6 +104,30 @@ class ModelNotFound(NotServed):
 
 class StatusNotFound(NotServed):
     """GetModelStatus asked for a model or version that this server has never seen."""
+
+
+class LabelPending(NotServed):
+    """The label is configured, and its version is being loaded since the server started."""
+
+
+class LabelUnavailable(SegueError):
+    """A new configuration assigns a label to a version that is not available; nothing was changed."""
+
+
+class ReloadIncomplete(SegueError):
+    """A new configuration is in force, but the models that are new in it are not all available."""
+
+
+class ModelsUnavailable(ReloadIncomplete):
+    """Some of the new models did not load; the text says which versions and why."""
+
+
+class ReloadOverdue(ReloadIncomplete):
+    """The caller's deadline came before the new models were available; they go on loading."""
+
+
+class ReloadSuperseded(ReloadIncomplete):
+    """Another configuration replaced this one before its models were available, or the server ends."""
 
 
 class SignatureNotFound(SegueError):

@@ -63,7 +63,7 @@ class Metrics:
         )
         self._run = Histogram(
             "segue_backend_run_seconds",
-            "The part of a Predict request that the backend computed.",
+            "The part of a request from its checked inputs to the outputs: waiting for a batch, and the run.",
             labels,
             buckets=_SECONDS_BUCKETS,
             registry=registry,

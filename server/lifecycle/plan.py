@@ -1,13 +1,47 @@
-"""Which version of a model should be loaded or let go, given what is in the repository. Pure.
+"""Which version of a model should be loaded or let go, given what is in its folder and its policy. Pure.
 
-The policy is TensorFlow Serving's default, the latest version, with one addition: a version that does not load is
-passed over for the next lower one, so that a server that starts beside a damaged version serves what it served before.
+The policies are those of TensorFlow Serving's FileSystemStoragePathSourceConfig, with two additions. By "latest" a
+version that does not load is passed over for the next lower one, so that a server that starts beside a damaged version
+serves what it served before. And what serves is let go only after something that the policy wants serves in its place.
 """
 
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from server.lifecycle.states import State, VersionStatus
+
+
+@dataclass(frozen=True, slots=True)
+class ModelPolicy:
+    """Which versions of a model shall serve, and the labels that clients may call them by."""
+
+    count: int | None = 1
+    """How many, the highest first, of those that load; None for all. The default is TensorFlow Serving's."""
+    only: frozenset[int] | None = None
+    """Consider no other versions than these; None for any."""
+    labels: Mapping[str, int] = field(default_factory=dict)
+
+    @classmethod
+    def latest(cls, count: int = 1) -> "ModelPolicy":
+        """The highest versions; 0 means 1, as in TensorFlow Serving."""
+        return cls(count=max(count, 1))
+
+    @classmethod
+    def all(cls) -> "ModelPolicy":
+        """Every version."""
+        return cls(count=None)
+
+    @classmethod
+    def specific(cls, versions: Collection[int]) -> "ModelPolicy":
+        """Exactly these versions; one that has no folder is waited for."""
+        return cls(count=None, only=frozenset(versions))
+
+    def wants_nothing(self) -> bool:
+        """True if no version could ever satisfy the policy."""
+        return self.only is not None and not self.only
+
+
+DEFAULT_POLICY = ModelPolicy()
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +56,7 @@ def next_step(
     present: Collection[int],
     statuses: Mapping[int, VersionStatus],
     unchanged: Callable[[int], bool],
+    policy: ModelPolicy = DEFAULT_POLICY,
 ) -> Step | None:
     """Decide the next step, or None if the model is as it should be.
 
@@ -29,14 +64,22 @@ def next_step(
         present: version numbers that have a folder.
         statuses: what is known of the versions so far.
         unchanged: whether a version that failed still has the files that it failed with.
+        policy: which of the versions shall serve.
     """
     available = {v for v, status in statuses.items() if status.state is State.AVAILABLE}
+    keep: set[int] = set()
     for version in sorted(present, reverse=True):
+        if len(keep) == policy.count:
+            break
+        if policy.only is not None and version not in policy.only:
+            continue
         if version in available:
-            replaced = tuple(sorted(available - {version}))
-            return Step(retire=replaced) if replaced else None
+            keep.add(version)
+            continue
         status = statuses.get(version)
         if status is None or status.error is None or not unchanged(version):
             return Step(load=version)
-    # Nothing that is present can serve. What serves already goes on, unless the model was removed as a whole.
-    return Step(retire=tuple(sorted(available))) if available and not present else None
+    if not keep and present and not policy.wants_nothing():
+        return None  # nothing that the policy wants can serve: what serves already goes on
+    surplus = tuple(sorted(available - keep))
+    return Step(retire=surplus) if surplus else None

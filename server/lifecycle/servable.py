@@ -9,10 +9,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+import numpy as np
+
 from protos.segue import package_pb2
 from protos.serving import metadata_pb2
 from server.arrays import Array
 from server.backends.interface import Backend, GraphSpec, LoadedGraph, TensorPort
+from server.batching import Batcher, BatchingParameters
 from server.errors import DamagedPackage, ProofFailed, SignatureNotFound
 from server.parity import Difference, Tolerance, compare
 from server.repository.package import Package
@@ -38,6 +41,7 @@ class Servable:
         backend_name: str,
         graphs: Mapping[str, LoadedGraph],
         proofs: Sequence[Proof] = (),
+        batching: BatchingParameters | None = None,
     ) -> None:
         self.name = package.name
         self.version = package.version
@@ -46,6 +50,11 @@ class Servable:
         self.signatures = {s.name: ServedSignature(s) for s in package.manifest.signatures}
         self.signature_map = _signature_map(package.manifest)
         self._graphs = graphs
+        self._batchers = {
+            signature.name: Batcher(graphs[signature.onnx_file].run, batching)
+            for signature in package.manifest.signatures
+            if batching is not None and signature.batching.batchable
+        }
         self._condition = threading.Condition()
         self._leases = 0
         self._closing = False
@@ -63,8 +72,27 @@ class Servable:
             msg = f'Serving signature key "{wanted}" not found.'
             raise SignatureNotFound(msg) from None
 
-    def run(self, signature: ServedSignature, feeds: Mapping[str, Array], outputs: Sequence[str]) -> list[Array]:
-        """Run the signature's graph; see LoadedGraph.run."""
+    def run(
+        self,
+        signature: ServedSignature,
+        feeds: Mapping[str, Array],
+        outputs: Sequence[str],
+        deadline: float = float("inf"),
+    ) -> list[Array]:
+        """Run the signature's graph, joined with other requests if it was proved that rows may be joined.
+
+        Args:
+            signature: Which.
+            feeds: See LoadedGraph.run.
+            outputs: See LoadedGraph.run.
+            deadline: By time.monotonic(): later the request need not be run any more.
+
+        Raises:
+            SegueError: See LoadedGraph.run and Batcher.submit.
+        """
+        batcher = self._batchers.get(signature.name)
+        if batcher is not None and len({array.shape[0] for array in feeds.values()}) == 1:
+            return batcher.submit(feeds, outputs, deadline)
         return self._graphs[signature.onnx_file].run(feeds, outputs)
 
     def lease(self) -> bool:
@@ -107,8 +135,13 @@ class Loaded:
     seconds: float
 
 
-def load_servable(package: Package, backend: Backend) -> Loaded:
+def load_servable(package: Package, backend: Backend, batching: BatchingParameters | None = None) -> Loaded:
     """Load every graph of a package and prove each signature against its golden answers.
+
+    Args:
+        package: What to load.
+        backend: What to load it with.
+        batching: How to join requests to signatures that may be batched; None joins none.
 
     Raises:
         GraphNotLoadable: the backend refuses a file.
@@ -120,7 +153,8 @@ def load_servable(package: Package, backend: Backend) -> Loaded:
     try:
         for spec in _graph_specs(package):
             graphs[spec.path.name] = backend.load(spec)
-        servable = Servable(package, backend.name, graphs, prove(package, backend.name, graphs))
+        rows = batching.max_batch_size if batching else 1
+        servable = Servable(package, backend.name, graphs, prove(package, backend.name, graphs, rows), batching)
     except BaseException:
         for graph in graphs.values():
             graph.close()
@@ -128,8 +162,15 @@ def load_servable(package: Package, backend: Backend) -> Loaded:
     return Loaded(servable, time.perf_counter() - begin)
 
 
-def prove(package: Package, backend_name: str, graphs: Mapping[str, LoadedGraph]) -> list[Proof]:
+def prove(package: Package, backend_name: str, graphs: Mapping[str, LoadedGraph], rows: int = 1) -> list[Proof]:
     """Run every golden case and compare each output with TensorFlow's answer.
+
+    Args:
+        package: The golden cases and what outputs may differ by.
+        backend_name: For messages.
+        graphs: The loaded graphs by file.
+        rows: The largest batch that will be run: where rows may be joined, golden rows are repeated to one of that
+            size, which proves the size and makes the backend ready for it.
 
     Raises:
         ProofFailed: naming the first output that differs, and by how much.
@@ -139,7 +180,8 @@ def prove(package: Package, backend_name: str, graphs: Mapping[str, LoadedGraph]
     proofs = []
     try:
         for signature in package.manifest.signatures:
-            proofs += _prove_signature(signature, graphs[signature.onnx_file], arrays)
+            cases = list(_cases(signature, arrays, rows))
+            proofs += _prove_signature(signature, graphs[signature.onnx_file], cases)
     except KeyError as error:
         raise DamagedPackage(f"{package.path}: the manifest speaks of {error}, which is not there") from error
     for proof in proofs:
@@ -152,15 +194,31 @@ def prove(package: Package, backend_name: str, graphs: Mapping[str, LoadedGraph]
     return proofs
 
 
-def _prove_signature(signature: package_pb2.Signature, graph: LoadedGraph, arrays: Mapping[str, Array]) -> list[Proof]:
+_Case = tuple[Mapping[str, Array], Mapping[str, Array]]
+
+
+def _cases(signature: package_pb2.Signature, arrays: Mapping[str, Array], rows: int) -> Iterator[_Case]:
+    """Inputs and TensorFlow's answers by alias: the golden cases, and the largest repeated to a batch of `rows`."""
+    for case in signature.golden:
+        yield ({a: arrays[k] for a, k in case.inputs.items()}, {a: arrays[k] for a, k in case.outputs.items()})
+    if signature.batching.batchable:
+        largest = max(signature.golden, key=lambda case: case.batch)
+        if largest.batch < rows:
+            index = np.arange(rows) % largest.batch
+            yield (
+                {alias: arrays[key][index] for alias, key in largest.inputs.items()},
+                {alias: arrays[key][index] for alias, key in largest.outputs.items()},
+            )
+
+
+def _prove_signature(signature: package_pb2.Signature, graph: LoadedGraph, cases: Sequence[_Case]) -> list[Proof]:
     served = ServedSignature(signature)
     differences = dict.fromkeys(served.outputs, Difference())
     tolerances = {b.alias: Tolerance(b.tolerance.absolute, b.tolerance.relative) for b in signature.outputs}
-    for case in signature.golden:
-        feeds = served.bind({alias: arrays[key] for alias, key in case.inputs.items()})
-        answers = graph.run(feeds, list(served.outputs.values()))
+    for inputs, expected in cases:
+        answers = graph.run(served.bind(inputs), list(served.outputs.values()))
         for alias, answer in zip(served.outputs, answers, strict=True):
-            measured = compare(arrays[case.outputs[alias]], answer, tolerances[alias])
+            measured = compare(expected[alias], answer, tolerances[alias])
             differences[alias] = differences[alias].merged(measured)
     return [Proof(signature.name, alias, differences[alias], tolerances[alias]) for alias in served.outputs]
 

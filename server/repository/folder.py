@@ -32,17 +32,12 @@ class Repository:
         models = {}
         for entry in _folders(self.root):
             if is_model_name(entry.name):
-                models[entry.name] = self._versions_in(Path(entry.path))
+                models[entry.name] = version_folders(Path(entry.path))
         return models
 
     def versions(self, name: str) -> Mapping[int, Path]:
         """The version folders of one model, lowest first; empty if there is no such model."""
-        return self._versions_in(self.root / check_model_name(name))
-
-    @staticmethod
-    def _versions_in(folder: Path) -> Mapping[int, Path]:
-        numbered = ((parse_version(entry.name), Path(entry.path)) for entry in _folders(folder))
-        return dict(sorted((number, path) for number, path in numbered if number is not None))
+        return version_folders(self.root / check_model_name(name))
 
     @contextmanager
     def publishing(self, name: str) -> Iterator["Publication"]:
@@ -71,6 +66,16 @@ class Repository:
             for folder in created:
                 with suppress(OSError):
                     folder.rmdir()
+
+
+def version_folders(folder: Path) -> Mapping[int, Path]:
+    """The version folders in a model's folder, lowest first; empty if there is no such folder.
+
+    Raises:
+        OSError: the folder cannot be listed.
+    """
+    numbered = ((parse_version(entry.name), Path(entry.path)) for entry in _folders(folder))
+    return dict(sorted((number, path) for number, path in numbered if number is not None))
 
 
 class Publication:

@@ -6,6 +6,7 @@ of it becomes an object.
 
 import logging
 import secrets
+import time
 from collections.abc import Callable, Mapping
 from typing import TypeVar
 
@@ -15,13 +16,20 @@ from google.protobuf.message import DecodeError, Message
 
 from server.errors import (
     BackendError,
+    ExpiredInQueue,
     InvalidRequest,
+    LabelPending,
+    LabelUnavailable,
     MalformedRequest,
     MalformedResponse,
     MethodUnsupported,
     ModelNotFound,
+    ModelsUnavailable,
     OutOfMemory,
     PackageError,
+    QueueFull,
+    ReloadOverdue,
+    ReloadSuperseded,
     SegueError,
     SignatureNotFound,
     StatusNotFound,
@@ -32,6 +40,8 @@ logger = logging.getLogger(__name__)
 
 Code = grpc.StatusCode
 Method = Callable[[bytes, grpc.ServicerContext], bytes]
+ErrorReply = Callable[[grpc.StatusCode, str], bytes]
+"""Makes the message that goes with a status that is not OK, for methods whose message tells the status too."""
 
 T = TypeVar("T", bound=Message)
 
@@ -39,8 +49,15 @@ T = TypeVar("T", bound=Message)
 STATUS_CODES: Mapping[type[SegueError], grpc.StatusCode] = {
     InvalidRequest: Code.INVALID_ARGUMENT,
     MalformedResponse: Code.INTERNAL,
+    QueueFull: Code.UNAVAILABLE,
+    ExpiredInQueue: Code.RESOURCE_EXHAUSTED,
     ModelNotFound: Code.NOT_FOUND,
     StatusNotFound: Code.NOT_FOUND,
+    LabelPending: Code.UNAVAILABLE,
+    LabelUnavailable: Code.FAILED_PRECONDITION,
+    ModelsUnavailable: Code.UNKNOWN,
+    ReloadOverdue: Code.DEADLINE_EXCEEDED,
+    ReloadSuperseded: Code.ABORTED,
     SignatureNotFound: Code.FAILED_PRECONDITION,
     MethodUnsupported: Code.UNIMPLEMENTED,
     OutOfMemory: Code.RESOURCE_EXHAUSTED,
@@ -77,18 +94,33 @@ def parse(kind: type[T], data: bytes) -> T:
         raise MalformedRequest("the bytes do not parse", kind.DESCRIPTOR.full_name) from error
 
 
+def deadline(context: grpc.ServicerContext) -> float:
+    """When the client stops waiting, by time.monotonic(); infinity if it never does."""
+    left = context.time_remaining()
+    return float("inf") if left is None else time.monotonic() + left
+
+
 class Edge:
     """Makes gRPC handlers from methods that raise our errors."""
 
     def __init__(self, metrics: Metrics) -> None:
         self._metrics = metrics
 
-    def handler(self, service: ServiceDescriptor, methods: Mapping[str, Method]) -> grpc.GenericRpcHandler:
+    def handler(
+        self,
+        service: ServiceDescriptor,
+        methods: Mapping[str, Method],
+        error_replies: Mapping[str, ErrorReply] | None = None,
+    ) -> grpc.GenericRpcHandler:
         """The handler of a service; methods that are not given answer UNIMPLEMENTED."""
-        handlers = {service.methods_by_name[name].name: self._unary(name, method) for name, method in methods.items()}
+        replies = error_replies or {}
+        handlers = {
+            service.methods_by_name[name].name: self._unary(name, method, replies.get(name, _no_message))
+            for name, method in methods.items()
+        }
         return grpc.method_handlers_generic_handler(service.full_name, handlers)
 
-    def _unary(self, name: str, method: Method) -> "grpc.RpcMethodHandler[bytes, bytes]":
+    def _unary(self, name: str, method: Method, error_reply: ErrorReply) -> "grpc.RpcMethodHandler[bytes, bytes]":
         def answer(request: bytes, context: grpc.ServicerContext) -> bytes:
             try:
                 return method(request, context)
@@ -99,9 +131,13 @@ class Edge:
             self._metrics.ended(name, "", code.name)
             context.set_code(code)
             context.set_details(text)
-            return b""
+            return error_reply(code, text)
 
         return grpc.unary_unary_rpc_method_handler(answer)
+
+
+def _no_message(_code: grpc.StatusCode, _text: str) -> bytes:
+    return b""
 
 
 def _log_unexpected(method: str, error: Exception) -> str:

@@ -16,7 +16,7 @@ from server.examples import columns, rows_of
 from server.lifecycle.manager import ModelManager
 from server.lifecycle.servable import Servable
 from server.metrics import Metrics
-from server.services.edge import Method, parse
+from server.services.edge import Method, deadline, parse
 from server.signatures import DEFAULT_SIGNATURE, ServedSignature
 from server.wire.requests import spec_from_proto
 
@@ -35,29 +35,29 @@ class InferenceService:
         """Methods by their names in the service."""
         return {"Classify": self.classify, "Regress": self.regress, "MultiInference": self.multi_inference}
 
-    def classify(self, data: bytes, _context: grpc.ServicerContext) -> bytes:
+    def classify(self, data: bytes, context: grpc.ServicerContext) -> bytes:
         """Answer a ClassificationRequest."""
         request = parse(inference_pb2.ClassificationRequest, data)
         with self._acquire(_present_spec(request)).leased() as servable:
             signature = inference.find_signature(servable.signatures, request.model_spec.signature_name, _NO_SIGNATURE)
             wanted = inference.check_classification(signature)
-            outputs, rows = self._run("Classify", servable, signature, wanted, request.input)
+            outputs, rows = self._run("Classify", servable, signature, wanted, request.input, until=deadline(context))
             result = inference.classification_result(outputs, rows)
             reply = inference_pb2.ClassificationResponse(result=result, model_spec=_spec(servable, signature))
         return reply.SerializeToString()
 
-    def regress(self, data: bytes, _context: grpc.ServicerContext) -> bytes:
+    def regress(self, data: bytes, context: grpc.ServicerContext) -> bytes:
         """Answer a RegressionRequest."""
         request = parse(inference_pb2.RegressionRequest, data)
         with self._acquire(_present_spec(request)).leased() as servable:
             signature = inference.find_signature(servable.signatures, request.model_spec.signature_name, _NO_SIGNATURE)
             wanted = inference.check_regression(signature)
-            outputs, rows = self._run("Regress", servable, signature, wanted, request.input)
+            outputs, rows = self._run("Regress", servable, signature, wanted, request.input, until=deadline(context))
             result = inference.regression_result(outputs, rows)
             reply = inference_pb2.RegressionResponse(result=result, model_spec=_spec(servable, signature))
         return reply.SerializeToString()
 
-    def multi_inference(self, data: bytes, _context: grpc.ServicerContext) -> bytes:
+    def multi_inference(self, data: bytes, context: grpc.ServicerContext) -> bytes:
         """Answer a MultiInferenceRequest: several signatures of one version on the same Examples."""
         request = parse(inference_pb2.MultiInferenceRequest, data)
         spec = request.tasks[0].model_spec if request.tasks else model_pb2.ModelSpec()
@@ -65,7 +65,9 @@ class InferenceService:
         with self._acquire(spec).leased() as servable:
             checked = _check_tasks(request.tasks, servable.signatures)
             for task, (signature, wanted) in zip(request.tasks, checked, strict=True):
-                outputs, rows = self._run("MultiInference", servable, signature, wanted, request.input)
+                outputs, rows = self._run(
+                    "MultiInference", servable, signature, wanted, request.input, until=deadline(context)
+                )
                 result = reply.results.add(model_spec=_spec(servable, signature))
                 if task.method_name == inference.CLASSIFY:
                     result.classification_result.CopyFrom(inference.classification_result(outputs, rows))
@@ -86,6 +88,8 @@ class InferenceService:
         signature: ServedSignature,
         wanted: Sequence[str],
         examples: inference_pb2.Input,
+        *,
+        until: float,
     ) -> tuple[Mapping[str, Array], int]:
         """Outputs by alias, and the number of rows."""
         begin = time.perf_counter()
@@ -93,7 +97,7 @@ class InferenceService:
         call = signature.call_with_arrays(columns(rows, signature.inputs), wanted)
         timer = self._metrics.timer(servable.name, servable.version, signature.name, servable.backend_name)
         run_begin = time.perf_counter()
-        arrays = servable.run(signature, call.feeds, [onnx_name for _, onnx_name in call.outputs])
+        arrays = servable.run(signature, call.feeds, [onnx_name for _, onnx_name in call.outputs], until)
         end = time.perf_counter()
         timer.run.observe(end - run_begin)
         timer.latency.observe(end - begin)

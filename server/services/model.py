@@ -1,24 +1,43 @@
-"""tensorflow.serving.ModelService: GetModelStatus."""
+"""tensorflow.serving.ModelService: GetModelStatus, and HandleReloadConfigRequest where the operator allows it."""
+
+from collections.abc import Callable, Mapping
 
 import grpc
 
 from protos.serving import model_service_pb2
+from protos.serving.config_pb2 import ModelServerConfig
 from protos.tensorflow import errors_pb2
-from server.errors import InvalidRequest
-from server.lifecycle.manager import ModelManager
+from server.errors import InvalidRequest, ModelsUnavailable, SegueError
+from server.lifecycle.manager import ModelManager, Reload
 from server.lifecycle.states import VersionStatus
-from server.services.edge import Method, parse, status_code
+from server.services.edge import ErrorReply, Method, parse, status_code
+
+RELOAD = "HandleReloadConfigRequest"
 
 
 class ModelService:
     """The methods of one server."""
 
-    def __init__(self, models: ModelManager) -> None:
+    def __init__(self, models: ModelManager, apply: Callable[[ModelServerConfig], Reload] | None = None) -> None:
+        """Make the service.
+
+        Args:
+            models: what is served.
+            apply: puts a configuration into force; None refuses to, as the default.
+        """
         self._models = models
+        self._apply = apply
 
     def methods(self) -> dict[str, Method]:
         """Methods by their names in the service."""
-        return {"GetModelStatus": self.get_model_status}
+        methods: dict[str, Method] = {"GetModelStatus": self.get_model_status}
+        if self._apply is not None:
+            methods[RELOAD] = self.handle_reload_config_request
+        return methods
+
+    def error_replies(self) -> dict[str, ErrorReply]:
+        """Messages that tell the status too."""
+        return {RELOAD: _reload_error}
 
     def get_model_status(self, data: bytes, _context: grpc.ServicerContext) -> bytes:
         """Answer with the state of one version or of all; a label is ignored, as TensorFlow Serving does."""
@@ -32,12 +51,51 @@ class ModelService:
             reply.model_version_status.append(_entry(status))
         return reply.SerializeToString()
 
+    def handle_reload_config_request(self, data: bytes, context: grpc.ServicerContext) -> bytes:
+        """Replace what is served, and answer when the models that are new are available.
+
+        The increase of counters is not told, whatever metric_names asks for.
+        """
+        assert self._apply is not None  # noqa: S101 - `methods` does not offer the method else
+        request = parse(model_service_pb2.ReloadConfigRequest, data)
+        if request.config.WhichOneof("config") != "model_config_list":
+            raise InvalidRequest(
+                "ServerModelConfig type not supported by HandleReloadConfigRequest. "
+                "Only ModelConfigList is currently supported"
+            )
+        reload = self._apply(request.config)
+        failed = self._models.wait_for(reload, context.time_remaining(), context.is_active)
+        if failed:
+            raise ModelsUnavailable(_unavailable(failed))
+        reply = model_service_pb2.ReloadConfigResponse()
+        reply.status.SetInParent()
+        return reply.SerializeToString()
+
+
+def _unavailable(failed: Mapping[str, VersionStatus]) -> str:
+    """The text of TensorFlow Serving's server_core.cc."""
+    models = (
+        f"{{{{name: {name} version: {status.version}}} due to error: {_cause(status.error)}}}, "
+        for name, status in sorted(failed.items())
+    )
+    return f"{len(failed)} model(s) did not become available: {{{''.join(models)}}}"
+
+
+def _cause(error: SegueError | None) -> str:
+    return "" if error is None else f"{status_code(error).name}: {error.message}"
+
+
+def _reload_error(code: grpc.StatusCode, text: str) -> bytes:
+    return model_service_pb2.ReloadConfigResponse(status=_status(code, text)).SerializeToString()
+
 
 def _entry(status: VersionStatus) -> model_service_pb2.ModelVersionStatus:
     outcome = model_service_pb2.StatusProto()
     if status.error is not None:
-        code: int = status_code(status.error).value[0]
-        outcome = model_service_pb2.StatusProto(
-            error_code=errors_pb2.Code.Name(code), error_message=status.error.message
-        )
+        outcome = _status(status_code(status.error), status.error.message)
     return model_service_pb2.ModelVersionStatus(version=status.version, state=status.state.name, status=outcome)
+
+
+def _status(code: grpc.StatusCode, text: str) -> model_service_pb2.StatusProto:
+    number: int = code.value[0]
+    return model_service_pb2.StatusProto(error_code=errors_pb2.Code.Name(number), error_message=text)

@@ -254,7 +254,14 @@ def test_a_taken_port_is_said(server: Server) -> None:
 
 @pytest.mark.parametrize(
     ("field", "value"),
-    [("port", -1), ("port", 65536), ("device", "tpu"), ("request_threads", 0), ("poll_seconds", 0.0)],
+    [
+        ("port", -1),
+        ("port", 65536),
+        ("device", "tpu"),
+        ("request_threads", 0),
+        ("poll_seconds", -1.0),
+        ("load_threads", 0),
+    ],
 )
 def test_settings_that_cannot_work_are_refused(field: str, value: Any) -> None:
     """A wrong setting is named when the configuration is made, not when it is used."""

@@ -23,7 +23,17 @@ def test_every_error_has_a_status_code(kind: type[errors.SegueError]) -> None:
     assert any(ancestor in STATUS_CODES for ancestor in kind.__mro__[: kind.__mro__.index(errors.SegueError)])
 
 
-@pytest.mark.parametrize("kind", [errors.SegueError, errors.NotServed, errors.PackageError, errors.BackendError])
+ABSTRACT = [
+    errors.SegueError,
+    errors.Overloaded,
+    errors.NotServed,
+    errors.ReloadIncomplete,
+    errors.PackageError,
+    errors.BackendError,
+]
+
+
+@pytest.mark.parametrize("kind", ABSTRACT)
 def test_abstract_errors_are_refused(kind: type[errors.SegueError]) -> None:
     """An error always names a situation."""
     with pytest.raises(TypeError, match="abstract"):

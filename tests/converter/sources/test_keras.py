@@ -35,8 +35,8 @@ def test_an_hdf5_file_is_recognised_by_content(tmp_path: Path, name: str) -> Non
         ("m.keras", b"", "neither a .keras archive nor an HDF5 file"),
         ("m.h5", b"\x89HD", "neither a .keras archive nor an HDF5 file"),
         ("m.keras", b"PK\x03\x04 cut off", "damaged .keras archive"),
-        ("notes.txt", b"hello", "a file of no kind known here"),
-        ("frozen.pb", b"\n\x00", "a file of no kind known here"),
+        ("notes.txt", b"hello", "is no model of a kind known here"),
+        ("frozen.pb", b"\n\x00", "is no model of a kind known here"),
     ],
 )
 def test_a_file_that_is_no_model_is_named(tmp_path: Path, name: str, content: bytes, words: str) -> None:

@@ -1,0 +1,410 @@
+"""Tests of model configurations, labels and reloading over a real channel: `server.reload` and `server.services.model`.
+
+What clients of TensorFlow Serving see of version policies and labels is here too.
+"""
+
+import logging
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import grpc
+import numpy as np
+import pytest
+from google.protobuf.message import Message
+
+from protos.serving import inference_pb2, metadata_pb2, model_pb2, model_service_pb2
+from protos.serving.config_pb2 import ModelServerConfig
+from server.app import MODEL, Server, ServerStartError
+from server.config import ServerConfig, parse_channel_arguments
+from server.metrics import Metrics
+from server.model_config import parse
+from server.reload import ConfigFile, ConfigWatcher, Reloader
+from server.services.edge import Edge
+from server.services.model import RELOAD, ModelService
+from server.wire.responses import encode_predict_request, parse_predict_response
+from tests.packages import Affine, joined, write_package
+from tests.server.test_app import Client, Code
+
+ROW = np.ones((1, 4), np.float32)
+INPUTS = {"x": ROW, "bias": 0 * ROW}
+SECONDS = 20
+CHANGE = "Illegal to change a model's platform. "
+
+
+@contextmanager
+def running(config: ServerConfig) -> Iterator[tuple[Server, Client]]:
+    """A server that has started, and a client of it."""
+    server = Server(config)
+    try:
+        server.start()
+        with grpc.insecure_channel(f"127.0.0.1:{server.port}") as channel:
+            yield server, Client(channel)
+    finally:
+        server.stop()
+
+
+def settings(root: Path, **others: object) -> ServerConfig:
+    """A server of nothing but what the other settings say."""
+    return ServerConfig(repository=root / "none", port=0, metrics_port=None, lame_duck_seconds=0, **others)  # type: ignore[arg-type]
+
+
+def entry(name: str, folder: Path, more: str = "") -> str:
+    """One model of a configuration."""
+    return f"config {{ name: '{name}' base_path: '{folder}' model_platform: 'tensorflow' {more} }}"
+
+
+def listing(*entries: str) -> ModelServerConfig:
+    """A configuration."""
+    return parse(f"model_config_list {{ {' '.join(entries)} }}", "test")
+
+
+def reload(client: Client, config: ModelServerConfig) -> model_service_pb2.ReloadConfigResponse:
+    """A HandleReloadConfigRequest that must succeed."""
+    request = model_service_pb2.ReloadConfigRequest(config=config, metric_names=["/tensorflow/serving/anything"])
+    return model_service_pb2.ReloadConfigResponse.FromString(client.call(RELOAD, request, "ModelService"))
+
+
+def reload_error(client: Client, config: ModelServerConfig) -> tuple[Code, str | None]:
+    """A HandleReloadConfigRequest that must fail."""
+    return client.error(RELOAD, model_service_pb2.ReloadConfigRequest(config=config), "ModelService")
+
+
+def served(client: Client, name: str, **spec: int | str) -> int:
+    """The version that answers a Predict."""
+    request = encode_predict_request(INPUTS, name=name, **spec)  # type: ignore[arg-type]
+    version = parse_predict_response(client.call("Predict", request))[0].version
+    assert version is not None
+    return version
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    """Two versions of a model in a folder that has not the model's name, and one of another."""
+    for version in (1, 2):
+        write_package(tmp_path / "place" / str(version), Affine(scale=version))
+    write_package(tmp_path / "elsewhere" / "other" / "7")
+    return tmp_path
+
+
+@pytest.fixture
+def config_file(root: Path) -> Path:
+    """A configuration that serves all of it."""
+    file = root / "models.config"
+    file.write_text(
+        "model_config_list: {"
+        + entry(
+            "affine",
+            root / "place",
+            "model_version_policy { specific { versions: 1 versions: 2 } } "
+            "version_labels { key: 'stable' value: 1 } version_labels { key: 'canary' value: 2 }",
+        )
+        + entry("other", root / "elsewhere" / "other", "logging_config { sampling_config { sampling_rate: 1 } }")
+        + "}"
+    )
+    return file
+
+
+def test_a_configuration_file_is_served_as_it_is(
+    root: Path, config_file: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Several places, policies and labels work from the first answer on; what is not done is in the log."""
+    with running(settings(root, model_config_file=config_file)) as (_, client):
+        assert served(client, "affine") == 2
+        assert served(client, "affine", version=1) == 1
+        assert served(client, "affine", label="stable") == 1
+        assert served(client, "affine", label="canary") == 2
+        assert served(client, "other") == 7
+        assert client.error("Predict", encode_predict_request(INPUTS, name="other", label="stable")) == (
+            Code.INVALID_ARGUMENT,
+            "Unrecognized servable version label: stable",
+        )
+    assert "model other: logging_config is ignored: requests are not recorded" in caplog.text
+
+
+def test_every_method_that_names_a_version_takes_a_label(root: Path, config_file: Path) -> None:
+    """GetModelMetadata answers for the labelled version; Classify, Regress and MultiInference look the label up too."""
+    with running(settings(root, model_config_file=config_file)) as (_, client):
+        metadata = metadata_pb2.GetModelMetadataRequest(metadata_field=["signature_def"])
+        metadata.model_spec.name = "affine"
+        metadata.model_spec.version_label = "stable"
+        reply = metadata_pb2.GetModelMetadataResponse.FromString(client.call("GetModelMetadata", metadata))
+        assert reply.model_spec.version.value == 1
+        unknown = (Code.INVALID_ARGUMENT, "Unrecognized servable version label: nope")
+        for label in ("stable", "nope"):
+            spec = model_pb2.ModelSpec(name="affine", version_label=label)
+            task = inference_pb2.InferenceTask(model_spec=spec)
+            requests: dict[str, Message] = {
+                "Classify": inference_pb2.ClassificationRequest(model_spec=spec),
+                "Regress": inference_pb2.RegressionRequest(model_spec=spec),
+                "MultiInference": inference_pb2.MultiInferenceRequest(tasks=[task]),
+            }
+            for method, request in requests.items():
+                found = client.error(method, request)
+                assert found == unknown if label == "nope" else "label" not in str(found[1])
+
+
+def test_one_model_from_anywhere(root: Path) -> None:
+    """--model_name and --model_base_path are the short form of a configuration."""
+    with running(settings(root, model_name="m", model_base_path=str(root / "place"))) as (_, client):
+        assert served(client, "m") == 2
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("model_config_list {\n config { nam: 'm' } }", "models.config: line 2:11 : "),
+        ("model_config_list { config { name: 'm' base_path: 'relative' model_platform: 'tensorflow' } }", "absolute"),
+        (None, "models.config: No such file or directory"),
+        (b"# \xff", "models.config: line 1 is not UTF-8 text"),
+    ],
+)
+def test_a_configuration_that_cannot_be_used_stops_the_start(
+    tmp_path: Path, text: str | bytes | None, problem: str
+) -> None:
+    """The operator reads which file and which line."""
+    file = tmp_path / "models.config"
+    if text is not None:
+        file.write_bytes(text if isinstance(text, bytes) else text.encode())
+    with pytest.raises(ServerStartError, match=problem):
+        Server(settings(tmp_path, model_config_file=file))
+
+
+def test_reloading_is_off_unless_the_operator_turns_it_on(root: Path, config_file: Path) -> None:
+    """Who can reach the server cannot change it."""
+    with running(settings(root, model_config_file=config_file)) as (_, client):
+        assert reload_error(client, listing())[0] is Code.UNIMPLEMENTED
+
+
+def test_a_reload_supersedes_what_was_served(root: Path, config_file: Path) -> None:
+    """New models are available when the answer comes, omitted ones are gone, and labels move with the versions."""
+    with running(settings(root, model_config_file=config_file, admin=True)) as (server, client):
+        both = "model_version_policy { all {} }"
+        reply = reload(
+            client,
+            listing(
+                entry("affine", root / "place", both + "version_labels { key: 'stable' value: 2 }"),
+                entry("new", root / "elsewhere" / "other"),
+            ),
+        )
+        assert reply.HasField("status")
+        assert (reply.status.error_code, reply.status.error_message) == (0, "")
+        assert not reply.metric
+        assert served(client, "new") == 7
+        assert served(client, "affine", label="stable") == 2
+        with server.models._changed:
+            assert server.models._changed.wait_for(lambda: "other" not in server.models._available, SECONDS)
+        assert client.error("Predict", encode_predict_request(INPUTS, name="other")) == (
+            Code.NOT_FOUND,
+            "Servable not found for request: Latest(other)",
+        )
+        assert client.error("Predict", encode_predict_request(INPUTS, name="affine", label="canary")) == (
+            Code.INVALID_ARGUMENT,
+            "Unrecognized servable version label: canary",
+        )
+
+
+def test_a_reload_replaces_a_repository(root: Path) -> None:
+    """A server that began with a repository serves the configuration from then on, and nothing else."""
+    config = ServerConfig(repository=root / "elsewhere", port=0, metrics_port=None, lame_duck_seconds=0, admin=True)
+    with running(config) as (_, client):
+        assert served(client, "other") == 7
+        reload(client, listing(entry("affine", root / "place"), entry("other", root / "elsewhere" / "other")))
+        assert (served(client, "affine"), served(client, "other")) == (2, 7)
+
+
+def refusals(root: Path) -> list[tuple[ModelServerConfig, Code, str]]:
+    """Configurations that are refused while "affine" and "other" are served."""
+    affine = entry("affine", root / "place")
+    custom = ModelServerConfig()
+    custom.custom_model_config.SetInParent()
+    wrong_kind = (
+        "ServerModelConfig type not supported by HandleReloadConfigRequest. Only ModelConfigList is currently supported"
+    )
+    return [
+        (ModelServerConfig(), Code.INVALID_ARGUMENT, wrong_kind),
+        (custom, Code.INVALID_ARGUMENT, wrong_kind),
+        (
+            listing(affine, affine),
+            Code.INVALID_ARGUMENT,
+            "Illegal to list model affine multiple times in config list",
+        ),
+        (
+            listing(entry("affine", Path("p"))),
+            Code.INVALID_ARGUMENT,
+            "Expected model affine to have an absolute path or URI; got base_path()=p",
+        ),
+        (
+            listing(affine.replace("tensorflow", "other")),
+            Code.INVALID_ARGUMENT,
+            f"{CHANGE}For model affine platform was tensorflow and new platform requested is other",
+        ),
+        (
+            listing(entry("affine", root / "place", "version_labels { key: 'stable' value: 3 }")),
+            Code.FAILED_PRECONDITION,
+            "Request to assign label to version 3 of model affine, which is not currently available for inference",
+        ),
+    ]
+
+
+def test_a_refused_reload_changes_nothing(root: Path, config_file: Path) -> None:
+    """Code and text are TensorFlow Serving's, and what was served is served."""
+    with running(settings(root, model_config_file=config_file, admin=True)) as (_, client):
+        for config, code, text in refusals(root):
+            assert reload_error(client, config) == (code, text)
+        assert served(client, "affine", label="canary") == 2
+        assert served(client, "other") == 7
+
+
+def test_a_model_that_does_not_load_is_reported(root: Path) -> None:
+    """The caller reads which version and why; the rest of the configuration is in force."""
+    write_package(root / "bad" / "1", Affine(claimed_scale=3))
+    with running(settings(root, model_base_path=str(root / "place"), admin=True)) as (_, client):
+        config = listing(entry("bad", root / "bad"), entry("affine", root / "place"))
+        code, text = reload_error(client, config)
+        assert code is Code.UNKNOWN
+        assert text is not None
+        beginning = "1 model(s) did not become available: {{{name: bad version: 1} due to error: INTERNAL: The backend "
+        assert text.startswith(beginning)
+        assert text.endswith("}, }")
+        assert served(client, "affine") == 2
+
+
+def test_a_reload_waits_no_longer_than_its_caller(root: Path) -> None:
+    """A place without versions is waited for until the deadline; then the server is free for the next request."""
+    with running(settings(root, model_base_path=str(root / "place"), admin=True, request_threads=1)) as (_, client):
+        request = model_service_pb2.ReloadConfigRequest(config=listing(entry("late", root / "late")))
+        stub: grpc.UnaryUnaryMultiCallable[bytes, bytes] = client.channel.unary_unary(
+            f"/tensorflow.serving.ModelService/{RELOAD}"
+        )
+        with pytest.raises(grpc.RpcError) as caught:
+            stub(request.SerializeToString(), timeout=0.2)
+        assert caught.value.code() is Code.DEADLINE_EXCEEDED
+        code, _ = client.error("Predict", encode_predict_request(INPUTS, name="late"))
+        assert code is Code.NOT_FOUND
+
+
+class Recording:
+    """A call's context that remembers its status."""
+
+    def set_code(self, code: Code) -> None:
+        """See grpc.ServicerContext."""
+        self.code = code
+
+    def set_details(self, details: str) -> None:
+        """See grpc.ServicerContext."""
+        self.details = details
+
+
+def test_the_message_tells_the_status_too(root: Path) -> None:
+    """Clients that look into the response find what gRPC's own status says (grpcio's client throws it away)."""
+    with running(settings(root, model_base_path=str(root / "place"))) as (server, _):
+        service = ModelService(server.models, Reloader(server.models).apply)
+        handlers = Edge(Metrics()).handler(MODEL, service.methods(), service.error_replies())
+        details: Any = SimpleNamespace(method=f"/{MODEL.full_name}/{RELOAD}")
+        handler: Any = handlers.service(details)
+        context = Recording()
+        reply = handler.unary_unary(b"", context)
+    status = model_service_pb2.ReloadConfigResponse.FromString(reply).status
+    assert (status.error_code, status.error_message) == (3, context.details)
+    assert context.code is Code.INVALID_ARGUMENT
+
+
+def test_a_changed_file_is_applied(root: Path, config_file: Path) -> None:
+    """With --model_config_file_poll_wait_seconds an edited file is enough; a reload request is not undone by it."""
+    with running(settings(root, model_config_file=config_file, model_config_poll_seconds=0.05)) as (server, client):
+        before = server.models._reloads
+        config_file.write_text(f"model_config_list {{ {entry('fresh', root / 'place')} }}")
+        with server.models._changed:
+            assert server.models._changed.wait_for(lambda: "fresh" in server.models._available, SECONDS)
+        assert served(client, "fresh") == 2
+        assert server.models._reloads == before + 1
+
+
+@pytest.fixture
+def watcher(root: Path, config_file: Path) -> Iterator[tuple[Server, ConfigWatcher]]:
+    """A server of the configuration, and a watcher of its file that is driven by hand."""
+    with running(settings(root, model_config_file=config_file)) as (server, _):
+        yield server, ConfigWatcher(ConfigFile(config_file), config_file.read_bytes(), Reloader(server.models), 1)
+
+
+def test_a_file_that_has_not_changed_is_left_alone(watcher: tuple[Server, ConfigWatcher]) -> None:
+    """What a reload request has set stays until somebody edits the file."""
+    server, looks = watcher
+    looks.poll()
+    assert server.models._reloads == 0
+
+
+def test_a_broken_file_changes_nothing_and_is_said_once(
+    watcher: tuple[Server, ConfigWatcher], config_file: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A half-written, missing or refused file leaves everything serving; the log is not flooded."""
+    server, looks = watcher
+    good = config_file.read_bytes()
+    for broken, complaint in ((good[:-1], "line 1:"), (b"\xff", "not UTF-8"), (None, "No such file")):
+        caplog.clear()
+        if broken is None:
+            config_file.unlink()
+        else:
+            config_file.write_bytes(broken)
+        for _ in range(3):
+            looks.poll()
+        (record,) = [r for r in caplog.records if r.levelno == logging.ERROR]
+        assert record.getMessage().startswith("the configuration stays as it is: ")
+        assert complaint in record.getMessage()
+    config_file.write_bytes(b"")  # truncated, before it is written anew
+    looks.poll()
+    assert server.models._reloads == 0
+    config_file.write_bytes(good)
+    looks.poll()
+    assert server.models._reloads == 1
+
+
+def test_a_socket_is_served_too(root: Path) -> None:
+    """Clients on the same machine need no port."""
+    socket = root / "segue.sock"
+    config = settings(root, model_name="m", model_base_path=str(root / "place"), socket=socket)
+    with running(config), grpc.insecure_channel(f"unix:{socket}") as channel:
+        assert served(Client(channel), "m") == 2
+    with pytest.raises(ServerStartError, match="cannot listen on the socket"):
+        Server(settings(root, socket=root / "no" / "folder"))
+
+
+def test_channel_arguments_reach_grpc(root: Path) -> None:
+    """A limit that only such an argument can set is kept."""
+    arguments = parse_channel_arguments("grpc.max_receive_message_length=10,grpc.primary_user_agent=x")
+    assert arguments == (("grpc.max_receive_message_length", 10), ("grpc.primary_user_agent", "x"))
+    config = settings(root, model_name="m", model_base_path=str(root / "place"), channel_arguments=arguments)
+    with running(config) as (_, client):
+        assert client.error("Predict", encode_predict_request(INPUTS, name="m"))[0] is Code.RESOURCE_EXHAUSTED
+
+
+def test_channel_arguments_without_a_value_are_refused() -> None:
+    """A typing error is found at the start."""
+    with pytest.raises(ValueError, match="key=value"):
+        parse_channel_arguments("grpc.a")
+    assert parse_channel_arguments("") == ()
+    assert parse_channel_arguments("grpc.a=99999999999") == (("grpc.a", "99999999999"),)
+
+
+def test_labels_move_under_load_without_a_failed_request(root: Path, config_file: Path) -> None:
+    """While a label goes back and forth every request by it is answered by a version that it had."""
+    with running(settings(root, model_config_file=config_file, admin=True)) as (_, client):
+        stop = threading.Event()
+        answers: set[int] = set()
+
+        def ask() -> None:
+            while not stop.is_set():
+                answers.add(served(client, "affine", label="stable"))
+
+        asking = threading.Thread(target=ask, name="ask")
+        with joined(asking):
+            for turn in range(20):
+                more = f"model_version_policy {{ all {{}} }} version_labels {{ key: 'stable' value: {turn % 2 + 1} }}"
+                reload(client, listing(entry("affine", root / "place", more)))
+            stop.set()
+        assert answers <= {1, 2}
+        assert served(client, "affine", label="stable") == 2
