@@ -46,19 +46,21 @@ def wait_available(
     """
     begin = time.monotonic()
     status = None
-    while time.monotonic() - begin < seconds:
+    while True:
         status = client.version_status(name, version, _CALL_SECONDS)
         state = State(status.state) if status else None
         if state is State.AVAILABLE:
             return time.monotonic() - begin
-        if status is not None and state is State.END:
+        # An END without an error is the end of an older version of that number, whose folder was removed.
+        if status is not None and state is State.END and status.status.error_message:
             raise NotDeployed(
                 f"Version {version} of {name!r} is published, but the server cannot serve it: "
                 f"{status.status.error_message}",
                 "Look at the server's log, which has more. An older version, if there is one, goes on serving.",
             )
+        if time.monotonic() - begin >= seconds:
+            raise _not_seen(name, version, seconds, status)
         sleep(_POLL_SECONDS)
-    raise _not_seen(name, version, seconds, status)
 
 
 def _not_seen(

@@ -25,9 +25,9 @@ from server.errors import SegueError
 from server.flags import FlagError, translate
 from server.heap import share_arenas
 from server.lifecycle.manager import ModelManager
-from server.lifecycle.servable import Loaded, load_servable
-from server.lifecycle.states import State, VersionStatus
+from server.lifecycle.servable import load_servable
 from server.metrics import Metrics
+from server.observer import Observer
 from server.reload import ConfigWatcher, Reloader, beginning
 from server.services.edge import Edge
 from server.services.inference import InferenceService
@@ -41,31 +41,12 @@ PREDICTION = prediction_service_pb2.DESCRIPTOR.services_by_name["PredictionServi
 MODEL = model_service_pb2.DESCRIPTOR.services_by_name["ModelService"]
 
 
+# Calls that may be open beyond those in work: streams that say nothing, and requests that wait their turn.
+_WAITING_CALLS = 512
+
+
 class ServerStartError(Exception):
     """The server cannot start with these settings; the text says which and why."""
-
-
-class _Observer:
-    """Logs what happens to versions and passes it to the metrics."""
-
-    def __init__(self, metrics: Metrics) -> None:
-        self._metrics = metrics
-
-    def status_changed(self, model: str, status: VersionStatus) -> None:
-        self._metrics.status_changed(model, status)
-        if status.error is not None:
-            logger.error("model %s version %d does not load: %s", model, status.version, status.error.message)
-        elif status.state is not State.START:
-            logger.info("model %s version %d: %s", model, status.version, status.state.name)
-
-    def loaded(self, loaded: Loaded) -> None:
-        self._metrics.loaded(loaded)
-        servable = loaded.servable
-        worst = max((p.difference.max_absolute for p in servable.proofs), default=0.0)
-        logger.info(
-            "model %s version %d proved on %s in %.2f s: largest difference from TensorFlow %.1e",
-            *(servable.name, servable.version, servable.backend_name, loaded.seconds, worst),
-        )
 
 
 class Server:
@@ -90,7 +71,7 @@ class Server:
         self.models = ModelManager(
             begin.source,
             lambda package: load_servable(package, backend, _batching(config)),
-            observer=_Observer(self._metrics),
+            observer=Observer(self._metrics),
             policies=begin.policies,
             labels_before_versions=config.labels_before_versions,
             poll_seconds=config.poll_seconds,
@@ -148,12 +129,13 @@ class Server:
 
     def _make_grpc_server(self) -> grpc.Server:
         config = self._config
-        edge = Edge(self._metrics)
+        edge = Edge(self._metrics, config.request_threads)
         prediction = PredictionService(self.models, self._metrics, tensor_content=config.tensor_content)
         inference = InferenceService(self.models, self._metrics)
         model = ModelService(self.models, self._reloader.apply if config.admin else None)
         server = grpc.server(
-            futures.ThreadPoolExecutor(config.request_threads, thread_name_prefix="request"),
+            # gRPC holds a thread for each open call, also for one that only waits: health must find one besides.
+            futures.ThreadPoolExecutor(config.request_threads + _WAITING_CALLS, thread_name_prefix="request"),
             handlers=[
                 edge.handler(PREDICTION, {**prediction.methods(), **inference.methods()}),
                 edge.handler(MODEL, model.methods(), model.error_replies()),
@@ -173,7 +155,8 @@ class Server:
         return server
 
     def _bind(self) -> int:
-        address = f"{self._config.host}:{self._config.port}"
+        host = f"[{self._config.host}]" if ":" in self._config.host else self._config.host
+        address = f"{host}:{self._config.port}"
         try:
             port = self._grpc.add_insecure_port(address)
         except RuntimeError as error:
@@ -232,8 +215,21 @@ def run(config: ServerConfig) -> int:
     except ServerStartError as error:
         logger.error("%s", error)  # noqa: TRY400 - the text says it all; a trace would bury it
         return 1
-    server.start()
+    failure: list[BaseException] = []
+
+    def start() -> None:
+        try:
+            server.start()
+        except BaseException as error:  # noqa: BLE001 - a failed start is told to the thread that waits
+            failure.append(error)
+            asked.set()
+
+    # In a thread of its own, so that a signal is heeded while models load.
+    threading.Thread(target=start, name="start", daemon=True).start()
     asked.wait()
+    if failure:
+        logger.error("the server could not start", exc_info=failure[0])
+        return 1
     if not again.is_set():
         server.drain(again)
     server.stop()
@@ -313,7 +309,7 @@ def serve(
     request_threads: Annotated[int, typer.Option(help="Requests in work at once.", rich_help_panel=_RUNNING)] = 32,
     max_batch_size: Annotated[
         int, typer.Option(help="Rows that are run together at most; 1 switches it off.", rich_help_panel=_RUNNING)
-    ] = 16,
+    ] = 1,
     batch_timeout_micros: Annotated[
         int, typer.Option(help="How long an idle model waits for more rows.", rich_help_panel=_RUNNING)
     ] = 0,
@@ -360,7 +356,10 @@ def serve(
         )
     except ValueError as error:
         raise typer.BadParameter(str(error)) from error
-    raise typer.Exit(run(config))
+    status = run(config)
+    logging.shutdown()
+    sys.stderr.flush()
+    os._exit(status)  # Python would wait for threads that still compute, for as long as they like
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

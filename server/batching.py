@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from server.arrays import Array
-from server.errors import BatchTooLarge, ExpiredInQueue, QueueFull, RunFailed, SegueError
+from server.errors import ExpiredInQueue, RunFailed, SegueError
 
 Run = Callable[[Mapping[str, Array], Sequence[str]], list[Array]]
 
@@ -31,39 +31,16 @@ class BatchingParameters:
     """Rows of a batch. Enough to keep a CPU busy with most models; a GPU may want more."""
     batch_timeout_micros: int = 0
     """How long an idle model waits for more rows before it runs a batch that is not full."""
-    max_enqueued_rows: int = 4096
-    """Rows that may wait; a request beyond that is refused at once."""
-    allowed_batch_sizes: tuple[int, ...] = ()
-    """If any: batches are filled up to the next of these sizes, ascending, the last being max_batch_size."""
-    split_large: bool = True
-    """Run a request of more than max_batch_size rows in parts; otherwise refuse it."""
-    parallel_runs: int = 1
-    """Batches of one signature in work at once. A run uses all cores by itself."""
 
     def __post_init__(self) -> None:
-        """Refuse parameters that cannot work; the text for the sizes is TensorFlow Serving's."""
-        if min(self.max_batch_size, self.max_enqueued_rows, self.parallel_runs) < 1 or self.batch_timeout_micros < 0:
-            raise ValueError(
-                "max_batch_size, max_enqueued_rows and parallel_runs must be at least 1, delays at least 0"
-            )
-        if self.allowed_batch_sizes:
-            if self.allowed_batch_sizes[-1] != self.max_batch_size:
-                last = self.allowed_batch_sizes[-1]
-                raise ValueError(
-                    "Last entry in allowed_batch_sizes must match max_batch_size; "
-                    f"last entry was {last}; expected {self.max_batch_size}"
-                )
-            if list(self.allowed_batch_sizes) != sorted(set(self.allowed_batch_sizes)):
-                raise ValueError("allowed_batch_sizes entries must be monotonically increasing")
-
-    def padded(self, rows: int) -> int:
-        """The number of rows that a batch of so many is run with."""
-        return next((size for size in self.allowed_batch_sizes if size >= rows), rows)
+        """Refuse parameters that cannot work."""
+        if self.max_batch_size < 1 or self.batch_timeout_micros < 0:
+            raise ValueError("max_batch_size must be at least 1, batch_timeout_micros at least 0")
 
 
 @dataclass(slots=True, eq=False)
 class _Waiting:
-    """One request, or one part of a large one."""
+    """One request."""
 
     feeds: Mapping[str, Array]
     outputs: Sequence[str]
@@ -96,7 +73,7 @@ class Batcher:
         self._arrived = threading.Condition(self._lock)
         self._queue: deque[_Waiting] = deque()
         self._queued_rows = 0
-        self._running = 0
+        self._running = False
 
     @property
     def queued_rows(self) -> int:
@@ -112,29 +89,17 @@ class Batcher:
             deadline: By the clock; a request that still waits then is not run.
 
         Raises:
-            QueueFull: Too many rows wait already.
-            BatchTooLarge: More rows than a batch may have, and splitting is off.
             ExpiredInQueue: The deadline passed while it waited.
             SegueError: What the run raised for this request.
         """
         rows = next(iter(feeds.values())).shape[0]
-        limit = self._parameters.max_batch_size
-        if rows <= limit:
-            return self._submit(feeds, outputs, rows, deadline)
-        if not self._parameters.split_large:
-            raise BatchTooLarge(f"Task size {rows} is larger than maximum input batch size {limit}")
-        parts = []
-        for start in range(0, rows, limit):
-            part = {name: array[start : start + limit] for name, array in feeds.items()}
-            parts.append(self._submit(part, outputs, min(limit, rows - start), deadline))
-        return [np.concatenate(pieces) for pieces in zip(*parts, strict=True)]
-
-    def _submit(self, feeds: Mapping[str, Array], outputs: Sequence[str], rows: int, deadline: float) -> list[Array]:
+        if rows > self._parameters.max_batch_size:
+            return self._run(feeds, outputs)  # it fills a batch by itself
         form = tuple((name, array.dtype, array.shape[1:]) for name, array in sorted(feeds.items()))
         item = _Waiting(feeds, outputs, rows, deadline, (form, tuple(outputs)))
         with self._lock:
-            if self._running < self._parameters.parallel_runs and not self._queue:
-                self._running += 1
+            if not self._running and not self._queue:
+                self._running = True
                 if self._parameters.batch_timeout_micros:
                     self._let_join(item)
                 else:
@@ -158,8 +123,6 @@ class Batcher:
 
     def _enqueue(self, item: _Waiting) -> None:
         """Put at the end of the queue. Called with the lock held."""
-        if self._queued_rows + item.rows > self._parameters.max_enqueued_rows:
-            raise QueueFull("The batch scheduling queue to which this task was submitted is full")
         item.wake.acquire()  # released by whoever answers the request or makes it a leader
         self._queue.append(item)
         self._queued_rows += item.rows
@@ -204,7 +167,7 @@ class Batcher:
             with self._lock:
                 following = self._take()
                 if not following:
-                    self._running -= 1
+                    self._running = False
             for item in batch[1:]:
                 if item.answer is None and item.error is None:
                     item.error = RunFailed("the batch that this request was in came to no end")
@@ -216,7 +179,7 @@ class Batcher:
     def _answer(self, batch: Sequence[_Waiting]) -> None:
         """Run a batch; if that fails, each request by itself."""
         try:
-            if len(batch) == 1 and self._parameters.padded(batch[0].rows) == batch[0].rows:
+            if len(batch) == 1:
                 batch[0].answer = self._run(batch[0].feeds, batch[0].outputs)
             else:
                 self._run_joined(batch)
@@ -229,10 +192,9 @@ class Batcher:
 
     def _run_joined(self, batch: Sequence[_Waiting]) -> None:
         rows = sum(item.rows for item in batch)
-        padding = self._parameters.padded(rows) - rows
-        feeds = {name: _joined([item.feeds[name] for item in batch], padding) for name in batch[0].feeds}
+        feeds = {name: np.concatenate([item.feeds[name] for item in batch]) for name in batch[0].feeds}
         answers = self._run(feeds, batch[0].outputs)
-        if any(answer.shape[:1] != (rows + padding,) for answer in answers):
+        if any(answer.shape[:1] != (rows,) for answer in answers):
             raise RunFailed(
                 "Batched output tensor's 0th dimension does not equal the sum of the 0th dimension sizes of the input "
                 "tensors"
@@ -241,11 +203,6 @@ class Batcher:
         for item in batch:
             item.answer = [answer[start : start + item.rows] for answer in answers]
             start += item.rows
-
-
-def _joined(arrays: list[Array], padding: int) -> Array:
-    """The arrays one below the other; padding repeats the first row, which any model that took it takes again."""
-    return np.concatenate([*arrays, *[arrays[0][:1]] * padding])
 
 
 def _expired() -> ExpiredInQueue:

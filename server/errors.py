@@ -4,10 +4,8 @@ SegueError
   x InvalidRequest            the client sent something that cannot be answered, and could have known
     - MalformedRequest        the bytes are not the message that the method takes
     - MalformedTensor         one tensor of the message cannot be read
-    - BatchTooLarge           more rows than a batch may have
   - MalformedResponse         the bytes that a server answered with are no PredictResponse
   x Overloaded                the server has no room for the request now
-    - QueueFull               too many rows wait already
     - ExpiredInQueue          the request's time was over before its turn
   x NotServed                 what was asked for is not here
     - ModelNotFound           no such model, or no such version of it
@@ -70,16 +68,8 @@ class MalformedTensor(InvalidRequest):
         self.reason = reason
 
 
-class BatchTooLarge(InvalidRequest):
-    """More rows than a batch may have."""
-
-
 class Overloaded(SegueError):
     """The server has no room for the request now."""
-
-
-class QueueFull(Overloaded):
-    """Too many rows wait already."""
 
 
 class ExpiredInQueue(Overloaded):

@@ -21,8 +21,8 @@ class Flag:
     name: str
     option: str = ""
     """Our option that does the same; empty if there is none."""
-    when_false: str = ""
-    """Our option, with its value, for a switch that is turned off, if being on is the default here."""
+    when_true: str = ""
+    """Our option, with its value, for a switch that is turned on and is more than a switch here."""
     instead: str = ""
     """What to do instead, or why there is nothing to do: for the warning and the docs."""
     is_switch: bool = False
@@ -73,10 +73,9 @@ FLAGS: tuple[Flag, ...] = (
     Flag("tensorflow_session_config_file", instead="use --threads; " + _NO_TENSORFLOW, same=_same("")),
     Flag(
         "enable_batching",
-        when_false="--max-batch-size=1",
-        instead="what waits is joined anyway; false switches it off",
+        when_true="--max-batch-size=16",
         is_switch=True,
-        same=_ON,
+        same=_OFF,
     ),
     Flag("batching_parameters_file", instead=_NO_FILE, same=_same("")),
     Flag("enable_per_model_batching_parameters", instead=_NO_FILE, is_switch=True, same=_OFF),
@@ -174,8 +173,8 @@ def translate(arguments: Sequence[str], environment: Mapping[str, str]) -> Trans
         flag = _BY_NAME[name]
         if flag.option:
             result += _option(flag, value)
-        elif flag.when_false and value == "false":
-            result.append(flag.when_false)
+        elif flag.when_true and value == "true":
+            result.append(flag.when_true)
         elif value not in flag.same:
             if flag.refused:
                 raise FlagError(f"--{name} cannot be followed: {flag.instead}")
@@ -195,7 +194,7 @@ def table() -> str:
         if flag.refused:
             words = ["refused"]
         else:
-            words = [f"`{flag.option or flag.when_false}`"] if flag.option or flag.when_false else ["warning"]
+            words = [f"`{flag.option or flag.when_true}`"] if flag.option or flag.when_true else ["warning"]
         if flag.instead:
             words.append(flag.instead)
         rows.append(f"| `--{flag.name}` | {': '.join(words)} |")

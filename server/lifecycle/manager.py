@@ -30,8 +30,7 @@ from server.repository.places import Source
 
 logger = logging.getLogger(__name__)
 
-# Versions that ended long ago are forgotten beyond this many per model.
-_MAX_ENDED = 32
+_MAX_ENDED = 32  # versions of a model that ended long ago; more are forgotten
 # How often a caller who waits for models is looked after: whether it is still there.
 _PATIENCE_SECONDS = 0.5
 
@@ -55,6 +54,7 @@ class _Model:
     statuses: dict[int, VersionStatus] = field(default_factory=dict)
     servables: dict[int, Servable] = field(default_factory=dict)
     failed_with: dict[int, tuple[object, ...]] = field(default_factory=dict)
+    last_look: dict[int, tuple[object, ...]] = field(default_factory=dict)
     busy: bool = False
 
 
@@ -130,7 +130,7 @@ class ModelManager:
             self._changed.notify_all()
         if self._watcher.is_alive():
             self._watcher.join()
-        self._pool.shutdown(cancel_futures=True)
+        self._pool.shutdown(wait=False, cancel_futures=True)
         for model in self._models.values():
             self._retire(model, tuple(model.servables), timeout)
 
@@ -272,7 +272,10 @@ class ModelManager:
 
     def _watch(self) -> None:
         while not self._stopping.wait(self._poll_seconds):
-            self.poll()
+            try:
+                self.poll()
+            except Exception:
+                logger.exception("looking at the repository failed unexpectedly; looking again")
 
     def _begin_all(self, found: Mapping[str, Mapping[int, Path] | None]) -> list[Future[None]]:
         """Have every model brought up to what was found. Called with the lock held."""
@@ -305,6 +308,7 @@ class ModelManager:
                     self._bring_up(model, step.load, folders[step.load])
                 self._retire(model, step.retire, timeout=None)
         except BaseException:
+            logger.exception("model %s: bringing it up to date failed unexpectedly", model.name)
             with self._changed:
                 model.busy = False
             raise
@@ -324,7 +328,10 @@ class ModelManager:
 
     def _next_step(self, model: _Model) -> Step | None:
         def unchanged(version: int) -> bool:
-            return model.failed_with.get(version) == fingerprint(model.folders[version])
+            seen = fingerprint(model.folders[version])
+            before, model.last_look[version] = model.last_look.get(version), seen
+            # Files that still change are a copy under way.
+            return seen == model.failed_with.get(version) or seen != before
 
         policy = self._policies.get(model.name, DEFAULT_POLICY)
         return next_step(model.folders.keys(), model.statuses, unchanged, policy)
@@ -387,3 +394,7 @@ def _forget_old(model: _Model) -> None:
         del model.statuses[version]
     for version in [v for v in model.failed_with if v not in model.folders]:
         del model.failed_with[version]
+        model.last_look.pop(version, None)
+        # Its error is no news of what may yet come under that number.
+        if model.statuses[version].error is not None:
+            del model.statuses[version]

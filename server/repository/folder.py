@@ -6,6 +6,7 @@ crash at any point leaves either nothing or a whole version. Published versions 
 
 import errno
 import fcntl
+import logging
 import os
 import shutil
 import tempfile
@@ -16,23 +17,36 @@ from pathlib import Path
 from server.errors import NameLocked, RepositoryUnwritable
 from server.repository.names import WORK_FOLDER, check_model_name, is_model_name, parse_version
 
+logger = logging.getLogger(__name__)
+
 
 class Repository:
     """REPOSITORY/NAME/VERSION folders below one root."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
+        self._unreadable: set[str] = set()
 
-    def scan(self) -> Mapping[str, Mapping[int, Path]]:
-        """Every model's version folders, whole or damaged. Files and folders of other names are left alone.
+    def scan(self) -> Mapping[str, Mapping[int, Path] | None]:
+        """Every model's version folders, whole or damaged; None for a model whose folder cannot be listed.
+
+        Files and folders of other names are left alone.
 
         Raises:
             OSError: the root cannot be listed. A root that does not exist holds no models.
         """
-        models = {}
+        models: dict[str, Mapping[int, Path] | None] = {}
         for entry in _folders(self.root):
             if is_model_name(entry.name):
-                models[entry.name] = version_folders(Path(entry.path))
+                try:
+                    models[entry.name] = version_folders(Path(entry.path))
+                except OSError as error:
+                    models[entry.name] = None
+                    if entry.name not in self._unreadable:
+                        logger.warning(
+                            "model %s is left as it is: %s cannot be listed: %s", entry.name, entry.path, error
+                        )
+        self._unreadable = {name for name, versions in models.items() if versions is None}
         return models
 
     def versions(self, name: str) -> Mapping[int, Path]:
@@ -162,7 +176,10 @@ def _folders(path: Path) -> Iterator[os.DirEntry[str]]:
         entries = list(os.scandir(path))
     except FileNotFoundError:
         return
-    yield from (entry for entry in entries if entry.is_dir())
+    for entry in entries:
+        with suppress(OSError):  # a link to itself, or to where we may not look, is no folder
+            if entry.is_dir():
+                yield entry
 
 
 def _make_root(root: Path) -> list[Path]:

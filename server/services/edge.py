@@ -6,6 +6,7 @@ of it becomes an object.
 
 import logging
 import secrets
+import threading
 import time
 from collections.abc import Callable, Mapping
 from typing import TypeVar
@@ -27,7 +28,6 @@ from server.errors import (
     ModelsUnavailable,
     OutOfMemory,
     PackageError,
-    QueueFull,
     ReloadOverdue,
     ReloadSuperseded,
     SegueError,
@@ -49,7 +49,6 @@ T = TypeVar("T", bound=Message)
 STATUS_CODES: Mapping[type[SegueError], grpc.StatusCode] = {
     InvalidRequest: Code.INVALID_ARGUMENT,
     MalformedResponse: Code.INTERNAL,
-    QueueFull: Code.UNAVAILABLE,
     ExpiredInQueue: Code.RESOURCE_EXHAUSTED,
     ModelNotFound: Code.NOT_FOUND,
     StatusNotFound: Code.NOT_FOUND,
@@ -103,8 +102,15 @@ def deadline(context: grpc.ServicerContext) -> float:
 class Edge:
     """Makes gRPC handlers from methods that raise our errors."""
 
-    def __init__(self, metrics: Metrics) -> None:
+    def __init__(self, metrics: Metrics, slots: int) -> None:
+        """Make an edge.
+
+        Args:
+            metrics: Counts how requests end.
+            slots: Requests in work at once. Others wait their turn, each in a thread of its own.
+        """
         self._metrics = metrics
+        self._slots = threading.BoundedSemaphore(slots)
 
     def handler(
         self,
@@ -123,9 +129,12 @@ class Edge:
     def _unary(self, name: str, method: Method, error_reply: ErrorReply) -> "grpc.RpcMethodHandler[bytes, bytes]":
         def answer(request: bytes, context: grpc.ServicerContext) -> bytes:
             try:
-                return method(request, context)
+                with self._slots:
+                    return method(request, context)
             except SegueError as error:
                 code, text = status_code(error), status_text(error.message)
+            except MemoryError:
+                code, text = Code.RESOURCE_EXHAUSTED, "the server has not the memory for this request now"
             except Exception as error:  # noqa: BLE001 - the outermost guard: a client gets an id, never a trace
                 code, text = Code.INTERNAL, _log_unexpected(name, error)
             self._metrics.ended(name, "", code.name)

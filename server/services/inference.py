@@ -41,9 +41,10 @@ class InferenceService:
         with self._acquire(_present_spec(request)).leased() as servable:
             signature = inference.find_signature(servable.signatures, request.model_spec.signature_name, _NO_SIGNATURE)
             wanted = inference.check_classification(signature)
-            outputs, rows = self._run("Classify", servable, signature, wanted, request.input, until=deadline(context))
+            outputs, rows = self._run(servable, signature, wanted, request.input, until=deadline(context))
             result = inference.classification_result(outputs, rows)
             reply = inference_pb2.ClassificationResponse(result=result, model_spec=_spec(servable, signature))
+            self._metrics.ended("Classify", servable.name, "OK")
         return reply.SerializeToString()
 
     def regress(self, data: bytes, context: grpc.ServicerContext) -> bytes:
@@ -52,9 +53,10 @@ class InferenceService:
         with self._acquire(_present_spec(request)).leased() as servable:
             signature = inference.find_signature(servable.signatures, request.model_spec.signature_name, _NO_SIGNATURE)
             wanted = inference.check_regression(signature)
-            outputs, rows = self._run("Regress", servable, signature, wanted, request.input, until=deadline(context))
+            outputs, rows = self._run(servable, signature, wanted, request.input, until=deadline(context))
             result = inference.regression_result(outputs, rows)
             reply = inference_pb2.RegressionResponse(result=result, model_spec=_spec(servable, signature))
+            self._metrics.ended("Regress", servable.name, "OK")
         return reply.SerializeToString()
 
     def multi_inference(self, data: bytes, context: grpc.ServicerContext) -> bytes:
@@ -65,14 +67,13 @@ class InferenceService:
         with self._acquire(spec).leased() as servable:
             checked = _check_tasks(request.tasks, servable.signatures)
             for task, (signature, wanted) in zip(request.tasks, checked, strict=True):
-                outputs, rows = self._run(
-                    "MultiInference", servable, signature, wanted, request.input, until=deadline(context)
-                )
+                outputs, rows = self._run(servable, signature, wanted, request.input, until=deadline(context))
                 result = reply.results.add(model_spec=_spec(servable, signature))
                 if task.method_name == inference.CLASSIFY:
                     result.classification_result.CopyFrom(inference.classification_result(outputs, rows))
                 else:
                     result.regression_result.CopyFrom(inference.regression_result(outputs, rows))
+            self._metrics.ended("MultiInference", servable.name, "OK")
         return reply.SerializeToString()
 
     def _acquire(self, message: model_pb2.ModelSpec) -> Servable:
@@ -83,7 +84,6 @@ class InferenceService:
 
     def _run(
         self,
-        method: str,
         servable: Servable,
         signature: ServedSignature,
         wanted: Sequence[str],
@@ -101,7 +101,6 @@ class InferenceService:
         end = time.perf_counter()
         timer.run.observe(end - run_begin)
         timer.latency.observe(end - begin)
-        self._metrics.ended(method, servable.name, "OK")
         return {alias: array for (alias, _), array in zip(call.outputs, arrays, strict=True)}, len(rows)
 
 

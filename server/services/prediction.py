@@ -74,6 +74,7 @@ class PredictionService:
             reply.model_spec.name = servable.name
             reply.model_spec.version.value = servable.version
             reply.metadata[SIGNATURE_DEF].Pack(servable.signature_map)
+            self._metrics.ended("GetModelMetadata", servable.name, "OK")
             return reply.SerializeToString()
         finally:
             servable.release()

@@ -1,5 +1,6 @@
 """Tests of `server.app` and `server.services` over a real channel; TensorFlow Serving's own client is in tests/e2e."""
 
+import threading
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -267,3 +268,25 @@ def test_settings_that_cannot_work_are_refused(field: str, value: Any) -> None:
     """A wrong setting is named when the configuration is made, not when it is used."""
     with pytest.raises(ValueError, match=field):
         replace(ServerConfig(repository=Path("models")), **{field: value})
+
+
+def test_idle_calls_cost_nobody_an_answer(server: Server, client: Client) -> None:
+    """Streams that say nothing do not keep requests, or health, from a thread."""
+    with grpc.insecure_channel(f"127.0.0.1:{server.port}") as channel:
+        method = "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo"
+        open_stream: grpc.StreamStreamMultiCallable[bytes, bytes] = channel.stream_stream(method)
+        silent = threading.Event()
+
+        def nothing() -> Iterator[bytes]:
+            silent.wait(30)
+            yield from ()
+
+        streams = [open_stream(nothing(), timeout=30) for _ in range(64)]
+        try:
+            client.call("Predict", encode_predict_request(INPUTS, name="affine"))
+            stub = health_pb2_grpc.HealthStub(client.channel)
+            assert stub.Check(health_pb2.HealthCheckRequest(), timeout=20).status
+        finally:
+            silent.set()
+            for stream in streams:
+                stream.cancel()

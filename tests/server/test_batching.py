@@ -10,7 +10,7 @@ import pytest
 
 from server.arrays import Array
 from server.batching import Batcher, BatchingParameters
-from server.errors import BatchTooLarge, ExpiredInQueue, InvalidRequest, QueueFull
+from server.errors import ExpiredInQueue, InvalidRequest
 
 
 class Model:
@@ -131,37 +131,12 @@ def test_only_the_request_at_fault_fails(model: Model, pool: ThreadPoolExecutor)
     assert model.batches == [1, 3, 1, 1, 1]
 
 
-def test_batches_are_filled_up_to_an_allowed_size(model: Model, pool: ThreadPoolExecutor) -> None:
-    """With allowed sizes the model sees no other; the rows added are not answered."""
-    batcher = Batcher(model.run, BatchingParameters(max_batch_size=8, allowed_batch_sizes=(2, 4, 8)))
-    first, submit = busy(batcher, model, pool)
-    waiting = [submit(rows(value), ["y"]) for value in (1, 2, 3)]
-    model.gate.set()
-    assert first.result(30)[0].shape == (1, 1)
-    assert [future.result(30)[0].tolist() for future in waiting] == [[[2.0]], [[4.0]], [[6.0]]]
-    assert model.batches == [2, 4]
-
-
-def test_a_large_request_is_split_or_refused(model: Model) -> None:
-    """More rows than a batch may have are run in parts, unless that is switched off: then TensorFlow Serving's text."""
+def test_a_large_request_is_run_as_it_is(model: Model) -> None:
+    """More rows than a batch may have fill a run by themselves."""
     model.gate.set()
     (y,) = Batcher(model.run, BatchingParameters(max_batch_size=4)).submit(rows(*range(9)), ["y"])
     assert y.ravel().tolist() == [2.0 * i for i in range(9)]
-    assert model.batches == [4, 4, 1]
-    refusing = Batcher(model.run, BatchingParameters(max_batch_size=8, split_large=False))
-    with pytest.raises(BatchTooLarge, match=r"^Task size 9 is larger than maximum input batch size 8$"):
-        refusing.submit(rows(*range(9)), ["y"])
-
-
-def test_a_full_queue_refuses_at_once(model: Model, pool: ThreadPoolExecutor) -> None:
-    """The queue is bounded; those that wait are not disturbed."""
-    batcher = Batcher(model.run, BatchingParameters(max_enqueued_rows=2))
-    _, submit = busy(batcher, model, pool)
-    waiting = [submit(rows(value), ["y"]) for value in (1, 2)]
-    with pytest.raises(QueueFull, match=r"^The batch scheduling queue to which this task was submitted is full$"):
-        batcher.submit(rows(3), ["y"])
-    model.gate.set()
-    assert [future.result(30)[0].tolist() for future in waiting] == [[[2.0]], [[4.0]]]
+    assert model.batches == [9]
 
 
 def test_an_expired_request_is_not_run(model: Model, pool: ThreadPoolExecutor) -> None:
@@ -209,13 +184,13 @@ def test_a_delay_ends_without_company(model: Model) -> None:
 def test_a_storm_is_answered_whole(model: Model, pool: ThreadPoolExecutor) -> None:
     """2,000 requests of several sizes from 32 threads: each gets exactly its own rows, in batches of legal size."""
     model.gate.set()
-    batcher = Batcher(model.run, BatchingParameters(max_batch_size=8, parallel_runs=2))
+    batcher = Batcher(model.run, BatchingParameters(max_batch_size=16))
     random = np.random.default_rng(1)
     requests = [random.integers(0, 1000, random.integers(1, 12)).astype(float) for _ in range(2000)]
     futures = [pool.submit(batcher.submit, rows(*values), ["y"]) for values in requests]
     for values, future in zip(requests, futures, strict=True):
         assert future.result(60)[0].ravel().tolist() == (2 * values).tolist()
-    assert max(model.batches) <= 8
+    assert max(model.batches) <= 16
     assert sum(model.batches) == sum(len(values) for values in requests)
     assert batcher.queued_rows == 0
 
@@ -225,8 +200,6 @@ def test_a_storm_is_answered_whole(model: Model, pool: ThreadPoolExecutor) -> No
     [
         ({"max_batch_size": 0}, "at least 1"),
         ({"batch_timeout_micros": -1}, "at least 0"),
-        ({"max_batch_size": 8, "allowed_batch_sizes": (2, 4)}, "Last entry in allowed_batch_sizes must match"),
-        ({"max_batch_size": 8, "allowed_batch_sizes": (4, 2, 8)}, "monotonically increasing"),
     ],
 )
 def test_parameters_that_cannot_work_are_refused(parameters: dict[str, Any], words: str) -> None:

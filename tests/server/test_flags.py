@@ -48,11 +48,11 @@ def test_every_flag_is_mapped_or_explained() -> None:
     """Each has an option that exists here, or words for the operator."""
     options = {name for parameter in typer.main.get_command(app).params for name in parameter.opts}
     for flag in FLAGS:
-        option = flag.option or flag.when_false.partition("=")[0]
+        option = flag.option or flag.when_true.partition("=")[0]
         assert option in options if option else flag.instead, flag.name
 
 
-@pytest.mark.parametrize("flag", [f for f in FLAGS if not (f.option or f.when_false)], ids=lambda flag: flag.name)
+@pytest.mark.parametrize("flag", [f for f in FLAGS if not (f.option or f.when_true)], ids=lambda flag: flag.name)
 def test_a_flag_without_effect_is_never_silent(flag: Flag) -> None:
     """A value that asks for something which is not done is answered in words that name the flag."""
     values = {"true", "false"} if flag.is_switch else {"7"}
@@ -91,8 +91,8 @@ def test_a_flag_without_effect_is_never_silent(flag: Flag) -> None:
         (["--enable_serialization_as_tensor_content=false"], []),
         (["--enable_serialization_as_tensor_content", "--admin"], ["--admin", "--tensor-content"]),
         (["--allow_version_labels_for_unavailable_models=true"], ["--labels-before-versions"]),
-        (["--enable_batching"], []),
-        (["--enable_batching=false"], ["--max-batch-size=1"]),
+        (["--enable_batching"], ["--max-batch-size=16"]),
+        (["--enable_batching=false"], []),
         (["--version"], ["--version"]),
         (["--version=false"], []),
         (["--model_name=a", "--model_name=b"], ["--model-name=b"]),

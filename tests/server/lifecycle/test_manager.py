@@ -141,6 +141,7 @@ def test_a_damaged_version_is_loaded_once_it_is_whole(manager: ModelManager, tmp
     assert states(manager) == {1: State.END}
     assert manager.poll() == [], "the same damage is not read again and again"
     (tmp_path / "golden.npz").rename(tmp_path / "affine" / "1" / "golden.npz")
+    assert manager.poll() == [], "files that have just changed may still be changing"
     settle(manager)
     assert states(manager) == {1: State.AVAILABLE}
 

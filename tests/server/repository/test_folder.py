@@ -31,7 +31,7 @@ def test_versions_count_up_and_nothing_else_is_left(tmp_path: Path) -> None:
     repository = Repository(tmp_path / "deep" / "models")
     assert [publish(repository, "m") for _ in range(3)] == [1, 2, 3]
     assert tree(repository.root) == {"m", *(f"m/{v}" for v in (1, 2, 3)), *(f"m/{v}/file" for v in (1, 2, 3))}
-    assert list(repository.scan()["m"]) == [1, 2, 3]
+    assert list(repository.scan()["m"] or ()) == [1, 2, 3]
 
 
 def test_an_abandoned_publication_leaves_no_trace(tmp_path: Path) -> None:
@@ -110,5 +110,16 @@ def test_the_scan_leaves_foreign_entries_alone(tmp_path: Path) -> None:
         (tmp_path / folder).mkdir(parents=True)
     (tmp_path / "README").write_text("")
     (tmp_path / "m" / "2").write_text("a file, no version")
-    assert {name: list(versions) for name, versions in Repository(tmp_path).scan().items()} == {"m": [1]}
+    assert {name: list(versions or ()) for name, versions in Repository(tmp_path).scan().items()} == {"m": [1]}
     assert Repository(tmp_path / "missing").scan() == {}
+
+
+def test_one_bad_entry_hides_nothing_else(tmp_path: Path) -> None:
+    """A link to itself, or a model's folder that cannot be listed, costs only itself."""
+    (tmp_path / "good" / "1").mkdir(parents=True)
+    (tmp_path / "loop").symlink_to("loop")
+    (tmp_path / "gone").mkdir()
+    (tmp_path / "gone" / "loop").symlink_to("loop")
+    found = Repository(tmp_path).scan()
+    assert list(found["good"] or ()) == [1]
+    assert "loop" not in found

@@ -222,3 +222,17 @@ def test_a_feature_of_another_type_is_refused(channel: grpc.Channel) -> None:
         Code.INVALID_ARGUMENT,
         "Feature: age holds bytes values, the signature takes float values",
     )
+
+
+def test_a_context_is_not_multiplied(channel: grpc.Channel) -> None:
+    """A small request cannot ask for a large context to be copied for each of its many rows."""
+    request = inference_pb2.RegressionRequest()
+    request.model_spec.name, request.model_spec.signature_name = "forest", "value"
+    listed = request.input.example_list_with_context
+    listed.context.CopyFrom(row())
+    listed.context.features.feature["size"].int64_list.value.extend(range(100_000))
+    for _ in range(1000):
+        listed.examples.add()
+    code, text = refusal(channel, "Regress", request)
+    assert code is Code.INVALID_ARGUMENT
+    assert "takes more than 67108864 bytes" in text

@@ -1,0 +1,34 @@
+"""What is said of model versions: a line in the log and the metrics, for each change."""
+
+import logging
+
+from server.lifecycle.servable import Loaded
+from server.lifecycle.states import State, VersionStatus
+from server.metrics import Metrics
+
+logger = logging.getLogger("server")
+
+
+class Observer:
+    """Logs what happens to versions and passes it to the metrics."""
+
+    def __init__(self, metrics: Metrics) -> None:
+        self._metrics = metrics
+
+    def status_changed(self, model: str, status: VersionStatus) -> None:
+        """See lifecycle.manager.Observer."""
+        self._metrics.status_changed(model, status)
+        if status.error is not None:
+            logger.error("model %s version %d does not load: %s", model, status.version, status.error.message)
+        elif status.state is not State.START:
+            logger.info("model %s version %d: %s", model, status.version, status.state.name)
+
+    def loaded(self, loaded: Loaded) -> None:
+        """See lifecycle.manager.Observer."""
+        self._metrics.loaded(loaded)
+        servable = loaded.servable
+        worst = max((p.difference.max_absolute for p in servable.proofs), default=0.0)
+        logger.info(
+            "model %s version %d proved on %s in %.2f s: largest difference from TensorFlow %.1e",
+            *(servable.name, servable.version, servable.backend_name, loaded.seconds, worst),
+        )

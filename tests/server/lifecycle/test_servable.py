@@ -1,0 +1,49 @@
+"""Tests of `server.lifecycle.servable` that need no runtime: the backend is the fake that ships with the server."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from server.arrays import Array
+from server.backends.fake import FakeBackend
+from server.batching import BatchingParameters
+from server.errors import ProofFailed
+from server.lifecycle.servable import load_servable
+from server.repository.package import open_package
+from tests.packages import write_package
+
+
+def right(feeds: Mapping[str, Array]) -> Mapping[str, Array]:
+    """What the package's graph computes."""
+    y = 2 * feeds["x_in"] + 1 + feeds["bias_in"]
+    return {"y_out": y, "z_out": -y}
+
+
+def wrong(feeds: Mapping[str, Array]) -> Mapping[str, Array]:
+    """The same, but wrong where batches are large: as a backend that was never asked for such."""
+    y = 2 * feeds["x_in"] + (1 if len(feeds["x_in"]) < 8 else 2) + feeds["bias_in"]
+    return {"y_out": y.astype(np.float32), "z_out": -y.astype(np.float32)}
+
+
+def test_a_proved_backend_serves(tmp_path: Path) -> None:
+    """Every output of every golden case is compared before the version is there; its graphs live until it is closed."""
+    write_package(tmp_path / "1")
+    backend = FakeBackend(right)
+    servable = load_servable(open_package("affine", 1, tmp_path / "1"), backend).servable
+    assert [(proof.output, proof.difference.max_absolute) for proof in servable.proofs] == [("y", 0.0), ("z", 0.0)]
+    assert not backend.loaded[0].closed
+    servable.close()
+    assert backend.loaded[0].closed
+
+
+def test_the_largest_batch_is_proved_too(tmp_path: Path) -> None:
+    """A backend that errs on the batches that will be run does not serve, and holds nothing after that."""
+    write_package(tmp_path / "1")
+    package = open_package("affine", 1, tmp_path / "1")
+    load_servable(package, FakeBackend(wrong)).servable.close()
+    backend = FakeBackend(wrong)
+    with pytest.raises(ProofFailed, match="The backend fake does not reproduce TensorFlow's answer for output 'y'"):
+        load_servable(package, backend, BatchingParameters(max_batch_size=8))
+    assert backend.loaded[0].closed
