@@ -26,6 +26,7 @@ from protos.segue import package_pb2
 from protos.tensorflow import signature_pb2
 from server.backends.onnx_runtime import OnnxRuntimeBackend
 from server.errors import DamagedPackage
+from server.lifecycle.states import State
 from server.parity import Tolerance
 from server.repository.folder import Publication, Repository, writing
 from server.repository.package import Package, open_package, read_manifest
@@ -68,7 +69,19 @@ class Request:
 
 @dataclass(slots=True)
 class Outcome:
-    """What happened: `reused` is the version whose conversion was used again, `served` is None without a server."""
+    """What happened.
+
+    Attributes:
+        name: The model's.
+        version: Its version in the repository.
+        folder: The version's folder.
+        manifest: The version's.
+        reused: The version whose conversion was used again, if any.
+        server: Where it should be served.
+        foreign: Whether the server had a version of that name and number before this one was published.
+        served: What the server answered; None without a server.
+        seconds: By step.
+    """
 
     name: str
     version: int
@@ -76,6 +89,7 @@ class Outcome:
     manifest: package_pb2.ModelPackage
     reused: int | None
     server: str
+    foreign: bool = False
     served: deploy.Served | None = None
     seconds: dict[str, float] = field(default_factory=dict)
 
@@ -144,6 +158,7 @@ def _publish(request: Request, source: Source, publication: Publication, steps: 
             shutil.copytree(found.path, publication.folder, dirs_exist_ok=True)
     else:
         manifest = _convert(request, source, provenance, publication.folder, steps)
+    foreign = _is_served(request, max(repository.versions(request.name), default=0) + 1)
     with steps.step("publish", f"publishing to {request.repository}") as said:
         try:
             version, folder = publication.commit()
@@ -151,7 +166,19 @@ def _publish(request: Request, source: Source, publication: Publication, steps: 
             if publication.published:
                 steps.listener.published(*publication.published)
         said.append(str(folder))
-    return _outcome(request, version, folder, manifest, found.version if found else None)
+    outcome = _outcome(request, version, folder, manifest, found.version if found else None)
+    outcome.foreign = foreign
+    return outcome
+
+
+def _is_served(request: Request, version: int) -> bool:
+    """Whether the server has such a version already, so that it cannot be the one that is about to be published."""
+    with connected(request.server) as client:
+        try:
+            status = client.version_status(request.name, version, 5.0)
+        except (ServerUnreachable, CallFailed):
+            return False
+    return status is not None and State(status.state) is State.AVAILABLE
 
 
 def _outcome(
@@ -269,6 +296,13 @@ def _deploy(request: Request, outcome: Outcome, steps: _Steps) -> deploy.Served 
                     f"Start one with `segue-server --repository {request.repository}`, or correct --server.",
                 )
             return None
+        if outcome.foreign:
+            raise NotDeployed(
+                f"Version {outcome.version} is published, but {request.server} served a version {outcome.version} of "
+                f"{request.name!r} before: it does not watch {request.repository}, or is another server altogether.",
+                f"Start one with `segue-server --repository {request.repository} --port PORT`, and name it with "
+                "--server.",
+            )
         try:
             with steps.step("wait", f"waiting for {request.server} to serve version {outcome.version}") as said:
                 deploy.wait_available(client, request.name, outcome.version, request.wait_seconds)

@@ -159,12 +159,10 @@ def writing(place: Path) -> Iterator[None]:
                 f"No space is left for the package in {place} ({_free_bytes(place) / 2**20:.1f} MiB free).",
                 "Free some space and run the same command again, or choose another folder with --repository.",
             ) from error
-        if error.errno in {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EFBIG}:
-            raise RepositoryUnwritable(
-                f"The repository {place} cannot be written to: {error.strerror}.",
-                "Choose another folder with --repository, or have this one made writable.",
-            ) from error
-        raise
+        raise RepositoryUnwritable(
+            f"The repository {place} cannot be written to: {error.strerror}.",
+            "Choose another folder with --repository, or have this one made writable.",
+        ) from error
 
 
 def _free_bytes(place: Path) -> int:

@@ -17,6 +17,7 @@ from converter.cli import ExitCode
 from examples.demo import free_port
 from tests.e2e.processes import Lines, serving, started, tree
 from tests.e2e.refusals import Place, Refusal, assert_says, check_refusal, new_place, refused, tiny_disk
+from tests.packages import write_package
 
 pytestmark = pytest.mark.slow
 
@@ -282,3 +283,14 @@ def test_a_server_of_another_kind(zoo: Path, done_before: Place, stranger: str) 
     refusal = refused(done_before, zoo / "linear", "--server", stranger)
     words = ("Version 1 is published", stranger, "UNIMPLEMENTED")
     assert_says(refusal, ExitCode.NOT_DEPLOYED, "NotDeployed", words, ("--server",))
+
+
+def test_a_server_that_has_that_version_already(place: Place, zoo: Path, tmp_path: Path) -> None:
+    """A server of another repository, or the TensorFlow Serving that is to be replaced, is not taken for ours."""
+    theirs = tmp_path / "theirs"
+    write_package(theirs / "n" / "1")
+    with serving(theirs) as server:
+        done = place.convert(zoo / "linear", "--name", "n", "--server", server.address)
+    assert done.returncode == 8
+    assert "served a version 1 of 'n' before" in done.stderr
+    assert "segue-server --repository" in done.stderr
