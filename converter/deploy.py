@@ -1,7 +1,7 @@
 """From a published version to an answered request: wait until it is served, then ask the golden questions."""
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from converter.client import CallFailed, ServerUnreachable, ServingClient
@@ -35,9 +35,7 @@ class Served:
     milliseconds: float
 
 
-def wait_available(
-    client: ServingClient, name: str, version: int, seconds: float, sleep: Callable[[float], None] = time.sleep
-) -> float:
+def wait_available(client: ServingClient, name: str, version: int, seconds: float) -> float:
     """Wait until the server says AVAILABLE; returns the seconds that it took.
 
     Raises:
@@ -45,7 +43,6 @@ def wait_available(
         ServerUnreachable: The server stopped answering.
     """
     begin = time.monotonic()
-    status = None
     while True:
         status = client.version_status(name, version, _CALL_SECONDS)
         state = State(status.state) if status else None
@@ -60,7 +57,7 @@ def wait_available(
             )
         if time.monotonic() - begin >= seconds:
             raise _not_seen(name, version, seconds, status)
-        sleep(_POLL_SECONDS)
+        time.sleep(_POLL_SECONDS)
 
 
 def _not_seen(
@@ -110,6 +107,15 @@ def ask_golden(
         if difference.problem:
             raise _refused(signature_name, f"output {alias!r}: {difference.problem}")
     return Served(differences, len(times), 1e3 * sorted(times)[len(times) // 2])
+
+
+def is_available(client: ServingClient, name: str, version: int) -> bool:
+    """True if the server answers, and has that version."""
+    try:
+        status = client.version_status(name, version, _CALL_SECONDS)
+    except (ServerUnreachable, CallFailed):
+        return False
+    return status is not None and State(status.state) is State.AVAILABLE
 
 
 def _refused(signature: str, what: str) -> NotDeployed:

@@ -100,10 +100,13 @@ def build(
 
 
 def write_manifest(folder: Path, manifest: package_pb2.ModelPackage) -> None:
-    """List the folder's files with their digests, then write the manifest beside them."""
-    del manifest.files[:]
+    """List the folder's files with their digests, then write the manifest beside them.
+
+    Files that are listed already are not read again: only the report is added once they are there.
+    """
+    known = {MANIFEST, *(file.path for file in manifest.files)}
     for path in sorted(folder.iterdir()):
-        if path.name != MANIFEST:
+        if path.name not in known:
             digest, size = file_digest(path)
             manifest.files.add(path=path.name, sha256=digest, bytes=size)
     text = json_format.MessageToJson(manifest, preserving_proto_field_name=True, indent=1)

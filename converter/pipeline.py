@@ -22,11 +22,11 @@ from converter.sources.keras import KerasSource
 from converter.sources.recognise import Source, recognise
 from converter.sources.saved_model import SavedModelSource, read_saved_model, select_signatures
 from converter.sources.warmup import read_warmup_requests
+from converter.worker.protocol import SourceKind
 from protos.segue import package_pb2
 from protos.tensorflow import signature_pb2
 from server.backends.onnx_runtime import OnnxRuntimeBackend
 from server.errors import DamagedPackage
-from server.lifecycle.states import State
 from server.parity import Tolerance
 from server.repository.folder import Publication, Repository, writing
 from server.repository.package import Package, open_package, read_manifest
@@ -56,7 +56,7 @@ class Request:
     source: Path
     name: str
     repository: Path
-    server: str = "localhost:8500"
+    server: str
     server_required: bool = False
     signatures: tuple[str, ...] | None = None
     tags: tuple[str, ...] = ("serve",)
@@ -150,7 +150,7 @@ def _publish(request: Request, source: Source, publication: Publication, steps: 
     found = _converted_before(repository.versions(request.name), request.name, provenance)
     if found is not None and found.version == max(repository.versions(request.name)):
         steps.listener.done("convert", f"unchanged since version {found.version}: nothing to convert", 0.0)
-        return _outcome(request, found.version, found.path, found.manifest, found.version)
+        return Outcome(request.name, found.version, found.path, found.manifest, found.version, request.server)
     if found is not None:
         steps.listener.done("convert", f"converted before, as version {found.version}", 0.0)
         manifest = found.manifest
@@ -158,7 +158,10 @@ def _publish(request: Request, source: Source, publication: Publication, steps: 
             shutil.copytree(found.path, publication.folder, dirs_exist_ok=True)
     else:
         manifest = _convert(request, source, provenance, publication.folder, steps)
-    foreign = _is_served(request, max(repository.versions(request.name), default=0) + 1)
+    # A server that has the version before it is there does not watch this repository.
+    with connected(request.server) as client:
+        following = max(repository.versions(request.name), default=0) + 1
+        foreign = deploy.is_available(client, request.name, following)
     with steps.step("publish", f"publishing to {request.repository}") as said:
         try:
             version, folder = publication.commit()
@@ -166,25 +169,8 @@ def _publish(request: Request, source: Source, publication: Publication, steps: 
             if publication.published:
                 steps.listener.published(*publication.published)
         said.append(str(folder))
-    outcome = _outcome(request, version, folder, manifest, found.version if found else None)
-    outcome.foreign = foreign
-    return outcome
-
-
-def _is_served(request: Request, version: int) -> bool:
-    """Whether the server has such a version already, so that it cannot be the one that is about to be published."""
-    with connected(request.server) as client:
-        try:
-            status = client.version_status(request.name, version, 5.0)
-        except (ServerUnreachable, CallFailed):
-            return False
-    return status is not None and State(status.state) is State.AVAILABLE
-
-
-def _outcome(
-    request: Request, version: int, folder: Path, manifest: package_pb2.ModelPackage, reused: int | None
-) -> Outcome:
-    return Outcome(request.name, version, folder, manifest, reused, request.server)
+    reused = found.version if found else None
+    return Outcome(request.name, version, folder, manifest, reused, request.server, foreign)
 
 
 def _convert(
@@ -198,7 +184,7 @@ def _convert(
 
     job = ExportJob(
         source=source.path,
-        kind="keras" if isinstance(source, KerasSource) else "saved_model",
+        kind=_kind(source),
         tags=request.tags,
         signatures=_signature_names(source, request.signatures),
         samples=_samples(request, source),
@@ -247,9 +233,12 @@ def _provenance(request: Request, source: Source) -> Provenance:
         options["inputs_sha256"] = inputs_digest(request.inputs)
     if request.tolerance:
         options["tolerance"] = f"{request.tolerance.absolute!r}+{request.tolerance.relative!r}"
-    kind = "keras" if isinstance(source, KerasSource) else "saved_model"
     label = source.path.resolve().name
-    return Provenance(kind, source.digest, label, source.size, options, package.conversion_tools())
+    return Provenance(_kind(source), source.digest, label, source.size, options, package.conversion_tools())
+
+
+def _kind(source: Source) -> SourceKind:
+    return "keras" if isinstance(source, KerasSource) else "saved_model"
 
 
 def _signature_names(source: Source, wanted: Sequence[str] | None) -> tuple[str, ...] | None:

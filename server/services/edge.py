@@ -34,7 +34,10 @@ from server.errors import (
     SignatureNotFound,
     StatusNotFound,
 )
+from server.lifecycle.manager import ModelManager
+from server.lifecycle.servable import Servable
 from server.metrics import Metrics
+from server.wire.requests import ModelSpec
 
 logger = logging.getLogger(__name__)
 
@@ -97,6 +100,20 @@ def deadline(context: grpc.ServicerContext) -> float:
     """When the client stops waiting, by time.monotonic(); infinity if it never does."""
     left = context.time_remaining()
     return float("inf") if left is None else time.monotonic() + left
+
+
+def acquire(models: ModelManager, spec: ModelSpec | None) -> Servable:
+    """The version that a request names, leased: call its `release` when done.
+
+    Raises:
+        InvalidRequest: The request names none; the texts are TensorFlow Serving's.
+        NotServed: See ModelManager.acquire.
+    """
+    if spec is None:
+        raise InvalidRequest("Missing ModelSpec")
+    if not spec.name:
+        raise InvalidRequest("ModelSpec has no name specified.")
+    return models.acquire(spec.name, spec.version, spec.label)
 
 
 class Edge:

@@ -16,9 +16,9 @@ from server.examples import columns, rows_of
 from server.lifecycle.manager import ModelManager
 from server.lifecycle.servable import Servable
 from server.metrics import Metrics
-from server.services.edge import Method, deadline, parse
+from server.services.edge import Method, acquire, deadline, parse
 from server.signatures import DEFAULT_SIGNATURE, ServedSignature
-from server.wire.requests import spec_from_proto
+from server.wire.requests import ModelSpec, spec_from_proto
 
 _NO_SIGNATURE = "No signature was found with the name"
 _NOT_IN_GRAPH = "Requested signature not found in model graph"
@@ -38,7 +38,7 @@ class InferenceService:
     def classify(self, data: bytes, context: grpc.ServicerContext) -> bytes:
         """Answer a ClassificationRequest."""
         request = parse(inference_pb2.ClassificationRequest, data)
-        with self._acquire(_present_spec(request)).leased() as servable:
+        with acquire(self._models, _spec_of(request)).leased() as servable:
             signature = inference.find_signature(servable.signatures, request.model_spec.signature_name, _NO_SIGNATURE)
             wanted = inference.check_classification(signature)
             outputs, rows = self._run(servable, signature, wanted, request.input, until=deadline(context))
@@ -50,7 +50,7 @@ class InferenceService:
     def regress(self, data: bytes, context: grpc.ServicerContext) -> bytes:
         """Answer a RegressionRequest."""
         request = parse(inference_pb2.RegressionRequest, data)
-        with self._acquire(_present_spec(request)).leased() as servable:
+        with acquire(self._models, _spec_of(request)).leased() as servable:
             signature = inference.find_signature(servable.signatures, request.model_spec.signature_name, _NO_SIGNATURE)
             wanted = inference.check_regression(signature)
             outputs, rows = self._run(servable, signature, wanted, request.input, until=deadline(context))
@@ -64,7 +64,7 @@ class InferenceService:
         request = parse(inference_pb2.MultiInferenceRequest, data)
         spec = request.tasks[0].model_spec if request.tasks else model_pb2.ModelSpec()
         reply = inference_pb2.MultiInferenceResponse()
-        with self._acquire(spec).leased() as servable:
+        with acquire(self._models, spec_from_proto(spec)).leased() as servable:
             checked = _check_tasks(request.tasks, servable.signatures)
             for task, (signature, wanted) in zip(request.tasks, checked, strict=True):
                 outputs, rows = self._run(servable, signature, wanted, request.input, until=deadline(context))
@@ -75,12 +75,6 @@ class InferenceService:
                     result.regression_result.CopyFrom(inference.regression_result(outputs, rows))
             self._metrics.ended("MultiInference", servable.name, "OK")
         return reply.SerializeToString()
-
-    def _acquire(self, message: model_pb2.ModelSpec) -> Servable:
-        spec = spec_from_proto(message)
-        if not spec.name:
-            raise InvalidRequest("ModelSpec has no name specified.")
-        return self._models.acquire(spec.name, spec.version, spec.label)
 
     def _run(
         self,
@@ -104,12 +98,8 @@ class InferenceService:
         return {alias: array for (alias, _), array in zip(call.outputs, arrays, strict=True)}, len(rows)
 
 
-def _present_spec(
-    request: inference_pb2.ClassificationRequest | inference_pb2.RegressionRequest,
-) -> model_pb2.ModelSpec:
-    if not request.HasField("model_spec"):
-        raise InvalidRequest("Missing ModelSpec")
-    return request.model_spec
+def _spec_of(request: inference_pb2.ClassificationRequest | inference_pb2.RegressionRequest) -> ModelSpec | None:
+    return spec_from_proto(request.model_spec) if request.HasField("model_spec") else None
 
 
 def _check_tasks(

@@ -9,8 +9,8 @@ from server.errors import InvalidRequest
 from server.lifecycle.manager import ModelManager
 from server.lifecycle.servable import Servable
 from server.metrics import Metrics
-from server.services.edge import Method, deadline, parse
-from server.wire.requests import ModelSpec, PredictRequest, parse_predict_request, spec_from_proto
+from server.services.edge import Method, acquire, deadline, parse
+from server.wire.requests import PredictRequest, parse_predict_request, spec_from_proto
 from server.wire.responses import encode_predict_response
 
 SIGNATURE_DEF = "signature_def"
@@ -32,14 +32,14 @@ class PredictionService:
         """Answer one PredictRequest with one PredictResponse, both as bytes."""
         begin = time.perf_counter()
         request = parse_predict_request(data)
-        servable = self._acquire(request.model_spec)
+        servable = acquire(self._models, request.model_spec)
         try:
             return self._predict(servable, request, begin, deadline(context))
         finally:
             servable.release()
 
     def _predict(self, servable: Servable, request: PredictRequest, begin: float, until: float) -> bytes:
-        assert request.model_spec is not None  # noqa: S101 - _acquire has refused requests without one
+        assert request.model_spec is not None  # noqa: S101 - acquire has refused requests without one
         signature = servable.signature(request.model_spec.signature_name)
         call = signature.call(request.inputs, request.output_filter)
         timer = self._metrics.timer(servable.name, servable.version, signature.name, servable.backend_name)
@@ -68,7 +68,7 @@ class PredictionService:
         for field in request.metadata_field:
             if field != SIGNATURE_DEF:
                 raise InvalidRequest(f"Metadata field {field} is not supported")
-        servable = self._acquire(spec_from_proto(request.model_spec))
+        servable = acquire(self._models, spec_from_proto(request.model_spec))
         try:
             reply = metadata_pb2.GetModelMetadataResponse()
             reply.model_spec.name = servable.name
@@ -78,10 +78,3 @@ class PredictionService:
             return reply.SerializeToString()
         finally:
             servable.release()
-
-    def _acquire(self, spec: ModelSpec | None) -> Servable:
-        if spec is None:
-            raise InvalidRequest("Missing ModelSpec")
-        if not spec.name:
-            raise InvalidRequest("ModelSpec has no name specified.")
-        return self._models.acquire(spec.name, spec.version, spec.label)
