@@ -35,7 +35,7 @@ def servers(folder: Path) -> Iterator[dict[str, int]]:
         for name, port in ports.items():
             command = [sys.executable, "-m", "benchmarks.echo", name, str(port)]
             if name == "segue":
-                command = [sys.executable, "-m", "server.app", "--repository", str(folder), "--port", str(port)]
+                command = [sys.executable, "-m", "server", "--repository", str(folder), "--port", str(port)]
                 command += ["--metrics-port", "-1", "--poll-seconds", "60"]
             process = stack.enter_context(subprocess.Popen(command, stderr=subprocess.DEVNULL))
             stack.callback(process.terminate)

@@ -1,19 +1,13 @@
-"""The server as a process: settings from the command line, everything wired together, an orderly end on SIGTERM."""
+"""The server as a process: everything wired together from its settings, and an orderly end on SIGTERM."""
 
 import logging
-import os
 import signal
-import sys
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from concurrent import futures
-from importlib import metadata
-from pathlib import Path
 from types import FrameType
-from typing import Annotated
 
 import grpc
-import typer
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
@@ -22,7 +16,6 @@ from server.backends.onnx_runtime import Device, DeviceChoice, OnnxRuntimeBacken
 from server.batching import BatchingParameters
 from server.config import ServerConfig, parse_channel_arguments
 from server.errors import SegueError
-from server.flags import FlagError, translate
 from server.heap import share_arenas
 from server.lifecycle.manager import ModelManager
 from server.lifecycle.servable import load_servable
@@ -86,7 +79,7 @@ class Server:
         self._grpc = self._make_grpc_server()
         self.port = self._bind()
         self.metrics_port: int | None = None
-        if config.metrics_port is not None:
+        if config.metrics_port >= 0:
             try:
                 self.metrics_port, self._stop_metrics = self._metrics.serve(config.host, config.metrics_port)
             except OSError as error:
@@ -141,7 +134,7 @@ class Server:
                 edge.handler(MODEL, model.methods(), model.error_replies()),
             ],
             options=[
-                *config.channel_arguments,  # of two settings of one name gRPC takes the first
+                *parse_channel_arguments(config.channel_arguments),  # of two settings of one name gRPC takes the first
                 ("grpc.max_receive_message_length", config.max_message_bytes),
                 ("grpc.max_send_message_length", -1),
                 # Two servers on one port would each get some of the requests, silently.
@@ -234,151 +227,3 @@ def run(config: ServerConfig) -> int:
         server.drain(again)
     server.stop()
     return 0
-
-
-app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
-
-
-def _show_version(value: bool) -> None:
-    if value:
-        print(f"segue-server {metadata.version('segue-serving')}")
-        raise typer.Exit
-
-
-_MODELS = "What is served"
-_RUNNING = "How it runs"
-
-
-@app.command()
-def serve(
-    repository: Annotated[
-        Path,
-        typer.Option(
-            help="Folder of model packages: REPOSITORY/NAME/VERSION.",
-            envvar="SEGUE_REPOSITORY",
-            rich_help_panel=_MODELS,
-        ),
-    ] = Path("models"),
-    model_config_file: Annotated[
-        Path | None,
-        typer.Option(
-            help="TensorFlow Serving's model_config_file: each model's place, versions and labels.",
-            rich_help_panel=_MODELS,
-        ),
-    ] = None,
-    model_config_poll_seconds: Annotated[
-        float, typer.Option(help="How often to look whether that file has changed; 0 never.", rich_help_panel=_MODELS)
-    ] = 0.0,
-    model_base_path: Annotated[
-        str, typer.Option(help="Folder of one model's versions, to serve that model alone.", rich_help_panel=_MODELS)
-    ] = "",
-    model_name: Annotated[str, typer.Option(help="That model's name.", rich_help_panel=_MODELS)] = "default",
-    poll_seconds: Annotated[
-        float, typer.Option(help="How often to look for new versions; 0 only at the start.", rich_help_panel=_MODELS)
-    ] = 1.0,
-    labels_before_versions: Annotated[
-        bool,
-        typer.Option(
-            "--labels-before-versions",
-            help="A new configuration may give an unused label to a version that is not available.",
-            rich_help_panel=_MODELS,
-        ),
-    ] = False,
-    admin: Annotated[
-        bool,
-        typer.Option(
-            "--admin",
-            help="Let whoever reaches the server change what it serves (HandleReloadConfigRequest).",
-            rich_help_panel=_MODELS,
-        ),
-    ] = False,
-    host: Annotated[
-        str, typer.Option(help="Address to listen on; 0.0.0.0 exposes the server to the network.")
-    ] = "127.0.0.1",
-    port: Annotated[int, typer.Option(help="gRPC port; 0 takes a free one.")] = 8500,
-    socket: Annotated[Path | None, typer.Option(help="Unix socket to listen on too.")] = None,
-    channel_arguments: Annotated[
-        str, typer.Option(help="gRPC's own server settings: key=value,key=value.", metavar="KEY=VALUE,...")
-    ] = "",
-    metrics_port: Annotated[int, typer.Option(help="Port of /metrics; 0 takes a free one, -1 serves none.")] = 8002,
-    tensor_content: Annotated[bool, typer.Option("--tensor-content", help="Answer in tensor_content.")] = False,
-    device: Annotated[str, typer.Option(help="auto, cpu or cuda.", rich_help_panel=_RUNNING)] = "auto",
-    threads: Annotated[
-        int, typer.Option(help="Threads within one operator; 0 is one per core.", rich_help_panel=_RUNNING)
-    ] = 0,
-    request_threads: Annotated[int, typer.Option(help="Requests in work at once.", rich_help_panel=_RUNNING)] = 32,
-    max_batch_size: Annotated[
-        int, typer.Option(help="Rows that are run together at most; 1 switches it off.", rich_help_panel=_RUNNING)
-    ] = 1,
-    batch_timeout_micros: Annotated[
-        int, typer.Option(help="How long an idle model waits for more rows.", rich_help_panel=_RUNNING)
-    ] = 0,
-    load_threads: Annotated[int, typer.Option(help="Models loaded at once.", rich_help_panel=_RUNNING)] = 2,
-    lame_duck_seconds: Annotated[
-        float, typer.Option(help="After SIGTERM: keep answering, NOT_SERVING.", rich_help_panel=_RUNNING)
-    ] = 1.0,
-    grace_seconds: Annotated[
-        float, typer.Option(help="After that: time for requests under way.", rich_help_panel=_RUNNING)
-    ] = 30.0,
-    _version: Annotated[
-        bool, typer.Option("--version", help="Show the version and exit.", callback=_show_version, is_eager=True)
-    ] = False,
-) -> None:
-    """Serve model packages over TensorFlow Serving's gRPC API.
-
-    New versions appear without a restart. SIGTERM drains: requests under way are answered, then the process ends.
-    TensorFlow Serving's own flags are understood too, as docs/serving.md lists them.
-    """
-    try:
-        config = ServerConfig(
-            repository=repository,
-            host=host,
-            port=port,
-            metrics_port=None if metrics_port == -1 else metrics_port,
-            poll_seconds=poll_seconds,
-            model_config_file=model_config_file,
-            model_config_poll_seconds=model_config_poll_seconds,
-            model_name=model_name,
-            model_base_path=model_base_path,
-            labels_before_versions=labels_before_versions,
-            admin=admin,
-            device=device,
-            threads=threads,
-            request_threads=request_threads,
-            load_threads=load_threads,
-            socket=socket,
-            channel_arguments=parse_channel_arguments(channel_arguments),
-            max_batch_size=max_batch_size,
-            batch_timeout_micros=batch_timeout_micros,
-            tensor_content=tensor_content,
-            lame_duck_seconds=lame_duck_seconds,
-            grace_seconds=grace_seconds,
-        )
-    except ValueError as error:
-        raise typer.BadParameter(str(error)) from error
-    status = run(config)
-    logging.shutdown()
-    sys.stderr.flush()
-    os._exit(status)  # Python would wait for threads that still compute, for as long as they like
-
-
-def main(arguments: Sequence[str] | None = None) -> None:
-    """The console script `segue-server`."""
-    logging.basicConfig(
-        level=logging.INFO,
-        format="%(asctime)s %(levelname)-7s %(message)s",
-        datefmt="%Y-%m-%d %H:%M:%S",
-        stream=sys.stderr,
-    )
-    try:
-        translation = translate(sys.argv[1:] if arguments is None else arguments, os.environ)
-    except FlagError as error:
-        print(f"Error: {error}", file=sys.stderr)
-        raise SystemExit(2) from error
-    for line in translation.warnings:
-        logger.warning("%s", line)
-    app(args=list(translation.arguments), prog_name="segue-server")
-
-
-if __name__ == "__main__":
-    main()

@@ -1,87 +1,121 @@
-"""The server's settings: one frozen value, checked when it is made."""
+"""The server's settings: one frozen value, checked when it is made. The command line is made from these very fields."""
 
 import re
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
 from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+MODELS = "What is served"
+RUNNING = "How it runs"
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """What is known of a setting besides its name, type and default."""
+
+    help: str
+    """For --help. Units are in the setting's name."""
+    panel: str = ""
+    """The group of options in --help."""
+    least: float | None = None
+    """Smaller values are refused."""
+    most: float | None = None
+    """Larger values are refused."""
+    choices: tuple[str, ...] = ()
+    """If there are any, other values are refused."""
+    metavar: str | None = None
+    """What --help shows for the value, where its type says too little."""
+    environment: str | None = None
+    """The environment variable that gives the value where the command line does not."""
+
+
+def _setting(default: Any, text: str, panel: str = "", **known: Any) -> Any:  # noqa: ANN401 - as dataclasses.field
+    return field(default=default, metadata={"setting": Setting(text, panel, **known)})
 
 
 @dataclass(frozen=True, slots=True)
 class ServerConfig:
-    """Everything that can be set. Units are in the names."""
+    """Everything that can be set, in the order of --help. Units are in the names."""
 
-    repository: Path
-    host: str = "127.0.0.1"
-    """Loopback unless told otherwise: exposing a server is a decision."""
-    port: int = 8500
-    """TensorFlow Serving's gRPC port. 0 takes a free one."""
-    metrics_port: int | None = 8002
-    """Triton's metrics port, which tools know. 0 takes a free one, None serves no metrics."""
-    poll_seconds: float = 1.0
-    """How often the folders are looked at, as TensorFlow Serving's --file_system_poll_wait_seconds; 0 is once."""
-    model_config_file: Path | None = None
-    """TensorFlow Serving's model_config_file: models in several places, instead of a repository."""
-    model_config_poll_seconds: float = 0.0
-    """How often that file is looked at; 0 is once, as by TensorFlow Serving's default."""
-    model_name: str = "default"
-    """The name of the model in `model_base_path`; the default is TensorFlow Serving's."""
-    model_base_path: str = ""
-    """A folder of one model's version folders, instead of a repository."""
-    labels_before_versions: bool = False
-    """Whether a label may name a version that is not available, as by --allow_version_labels_for_unavailable_models."""
-    admin: bool = False
-    """Whether whoever reaches the server may change what is served, with HandleReloadConfigRequest."""
-    load_threads: int = 2
-    """Models that are loaded at once."""
-    threads: int = 0
-    """Threads within one operator; 0 is one per physical core. TensorFlow's intra-op parallelism."""
-    socket: Path | None = None
-    """A Unix socket to listen on too."""
-    channel_arguments: tuple[tuple[str, int | str], ...] = ()
-    """gRPC's own settings for the server, by gRPC's names; they overrule ours."""
-    device: str = "auto"
-    """auto, cpu or cuda."""
-    request_threads: int = 32
-    """Requests in work at once; each holds a thread, so this also bounds their memory."""
-    max_batch_size: int = 1
-    """Rows that wait are joined to batches of at most this many; 1 joins none, as TensorFlow Serving by default.
-
-    That rows do not touch one another was seen on golden rows, which a model may treat otherwise than other rows."""
-    batch_timeout_micros: int = 0
-    """How long an idle model waits for more rows. 0: only what waits anyway is joined."""
-    max_message_bytes: int = 2**31 - 1
-    """Largest request. TensorFlow Serving's limit is the int32 maximum."""
-    tensor_content: bool = False
-    """Answer in tensor_content, as TensorFlow Serving's --enable_serialization_as_tensor_content."""
-    lame_duck_seconds: float = 1.0
-    """After SIGTERM: how long to go on taking requests while health already says NOT_SERVING."""
-    grace_seconds: float = 30.0
-    """After that: how long requests under way may take to finish."""
+    repository: Path = _setting(
+        Path("models"), "Folder of model packages: REPOSITORY/NAME/VERSION.", MODELS, environment="SEGUE_REPOSITORY"
+    )
+    model_config_file: Path | None = _setting(
+        None, "TensorFlow Serving's model_config_file: each model's place, versions and labels.", MODELS
+    )
+    model_config_poll_seconds: float = _setting(
+        0.0, "How often to look whether that file has changed; 0 never.", MODELS, least=0
+    )
+    model_base_path: str = _setting("", "Folder of one model's versions, to serve that model alone.", MODELS)
+    model_name: str = _setting("default", "That model's name.", MODELS)  # the default is TensorFlow Serving's
+    poll_seconds: float = _setting(
+        1.0,  # as TensorFlow Serving's --file_system_poll_wait_seconds
+        "How often to look for new versions; 0 only at the start.",
+        MODELS,
+        least=0,
+    )
+    labels_before_versions: bool = _setting(
+        False,
+        "A new configuration may give an unused label to a version that is not available.",
+        MODELS,
+    )
+    admin: bool = _setting(
+        False, "Let whoever reaches the server change what it serves (HandleReloadConfigRequest).", MODELS
+    )
+    host: str = _setting(
+        "127.0.0.1",  # exposing a server is a decision
+        "Address to listen on; 0.0.0.0 exposes the server to the network.",
+    )
+    port: int = _setting(8500, "gRPC port; 0 takes a free one.", least=0, most=65535)
+    socket: Path | None = _setting(None, "Unix socket to listen on too.")
+    channel_arguments: str = _setting(
+        "", "gRPC's own server settings: key=value,key=value; they overrule ours.", metavar="KEY=VALUE,..."
+    )
+    metrics_port: int = _setting(
+        8002,  # Triton's, which tools know
+        "Port of /metrics; 0 takes a free one, -1 serves none.",
+        least=-1,
+        most=65535,
+    )
+    tensor_content: bool = _setting(False, "Answer in tensor_content.")
+    device: str = _setting("auto", "auto, cpu or cuda.", RUNNING, choices=("auto", "cpu", "cuda"))
+    threads: int = _setting(0, "Threads within one operator; 0 is one per physical core.", RUNNING, least=0)
+    request_threads: int = _setting(32, "Requests in work at once.", RUNNING, least=1)
+    max_batch_size: int = _setting(1, "Rows that are run together at most; 1 switches it off.", RUNNING, least=1)
+    batch_timeout_micros: int = _setting(0, "How long an idle model waits for more rows.", RUNNING, least=0)
+    load_threads: int = _setting(2, "Models loaded at once.", RUNNING, least=1)
+    max_message_bytes: int = _setting(
+        2**31 - 1,  # TensorFlow Serving's limit
+        "Largest request.",
+        RUNNING,
+        least=1,
+        most=2**31 - 1,
+    )
+    lame_duck_seconds: float = _setting(1.0, "After SIGTERM: keep answering, NOT_SERVING.", RUNNING, least=0)
+    grace_seconds: float = _setting(30.0, "After that: time for requests under way.", RUNNING, least=0)
 
     def __post_init__(self) -> None:
         """Refuse settings that cannot work, with the setting's name."""
-        for name in ("port", "metrics_port"):
-            value = getattr(self, name)
-            if value is not None and not 0 <= value <= 65535:
-                raise ValueError(f"{name} must be between 0 and 65535, not {value}")
-        if self.device not in {"auto", "cpu", "cuda"}:
-            raise ValueError(f"device must be auto, cpu or cuda, not {self.device!r}")
-        for name, least in _LEAST.items():
-            value = getattr(self, name)
-            if not value >= least:
-                raise ValueError(f"{name} must be at least {least}, not {value}")
+        for name, setting in SETTINGS.items():
+            _check(name, getattr(self, name), setting)
+        parse_channel_arguments(self.channel_arguments)
 
 
-_LEAST = {
-    "request_threads": 1,
-    "load_threads": 1,
-    "threads": 0,
-    "max_batch_size": 1,
-    "batch_timeout_micros": 0,
-    "poll_seconds": 0,
-    "model_config_poll_seconds": 0,
-    "lame_duck_seconds": 0,
-    "grace_seconds": 0,
-}
+SETTINGS: Mapping[str, Setting] = MappingProxyType(
+    {each.name: each.metadata["setting"] for each in fields(ServerConfig)}
+)
+"""By the names of ServerConfig's fields, in their order."""
+
+
+def _check(name: str, value: Any, setting: Setting) -> None:  # noqa: ANN401 - of any setting's type
+    if setting.choices and value not in setting.choices:
+        raise ValueError(f"{name} must be {', '.join(setting.choices)}, not {value!r}")
+    if setting.least is not None and not value >= setting.least:
+        raise ValueError(f"{name} must be at least {setting.least:g}, not {value}")
+    if setting.most is not None and not value <= setting.most:
+        raise ValueError(f"{name} must be at most {setting.most:.0f}, not {value}")
 
 
 def parse_channel_arguments(text: str) -> tuple[tuple[str, int | str], ...]:

@@ -85,7 +85,7 @@ def started(command: Sequence[str | Path], **options: Any) -> Iterator[tuple["su
 def serving(repository: Path, *options: str) -> Iterator[RunningServer]:
     """A server process that has loaded what the repository holds."""
     port = free_port()
-    command = [sys.executable, "-m", "server.app", "--repository", str(repository), "--port", str(port)]
+    command = [sys.executable, "-m", "server", "--repository", str(repository), "--port", str(port)]
     command += ["--metrics-port", "0", "--lame-duck-seconds", "0.2", "--poll-seconds", "0.2", *options]
     with started(command) as (process, log):
         log.wait_for("serving ")

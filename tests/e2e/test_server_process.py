@@ -167,7 +167,7 @@ def test_a_new_version_is_served_without_restart_and_without_a_failed_request(tm
 def test_a_taken_port_ends_with_a_sentence(affine: RunningServer, tmp_path: Path) -> None:
     """The second server on a port does not start, and says why, without a trace."""
     port = affine.address.partition(":")[2]
-    command = [sys.executable, "-m", "server.app", "--repository", str(tmp_path), "--port", port]
+    command = [sys.executable, "-m", "server", "--repository", str(tmp_path), "--port", port]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 1
     assert f"cannot listen on 127.0.0.1:{port}" in done.stderr
@@ -176,7 +176,7 @@ def test_a_taken_port_ends_with_a_sentence(affine: RunningServer, tmp_path: Path
 
 def test_the_log_says_which_device_serves(tmp_path: Path) -> None:
     """Nobody has to guess whether the GPU is used."""
-    command = [sys.executable, "-m", "server.app", "--repository", str(tmp_path), "--port", str(free_port())]
+    command = [sys.executable, "-m", "server", "--repository", str(tmp_path), "--port", str(free_port())]
     with started([*command, "--metrics-port", "-1"]) as (_, log):
         line = log.wait_for("backend onnxruntime-")
     assert re.search(r"backend onnxruntime-(cpu|cuda): \w+", line)

@@ -246,11 +246,11 @@ def test_metrics_tell_latency_by_model_signature_and_backend(client: Client, ser
 
 def test_a_taken_port_is_said(server: Server) -> None:
     """The operator reads which port and which option, not a trace."""
-    config = ServerConfig(repository=Path("unused"), port=server.port, metrics_port=None)
+    config = ServerConfig(repository=Path("unused"), port=server.port, metrics_port=-1)
     with pytest.raises(ServerStartError, match=f"cannot listen on 127.0.0.1:{server.port}.*--port"):
         Server(config)
     with pytest.raises(ServerStartError, match=f"cannot serve metrics on 127.0.0.1:{server.metrics_port}"):
-        Server(replace(config, port=0, metrics_port=server.metrics_port))
+        Server(replace(config, port=0, metrics_port=server.metrics_port or -1))
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import typer.main
 
-from server.app import app
+from server.cli import app
 from server.flags import FLAGS, Flag, FlagError, table, translate
 
 # Every flag of TensorFlow Serving 2.21's main.cc.

@@ -49,7 +49,7 @@ def running(config: ServerConfig) -> Iterator[tuple[Server, Client]]:
 
 def settings(root: Path, **others: object) -> ServerConfig:
     """A server of nothing but what the other settings say."""
-    return ServerConfig(repository=root / "none", port=0, metrics_port=None, lame_duck_seconds=0, **others)  # type: ignore[arg-type]
+    return ServerConfig(repository=root / "none", port=0, metrics_port=-1, lame_duck_seconds=0, **others)  # type: ignore[arg-type]
 
 
 def entry(name: str, folder: Path, more: str = "") -> str:
@@ -209,7 +209,7 @@ def test_a_reload_supersedes_what_was_served(root: Path, config_file: Path) -> N
 
 def test_a_reload_replaces_a_repository(root: Path) -> None:
     """A server that began with a repository serves the configuration from then on, and nothing else."""
-    config = ServerConfig(repository=root / "elsewhere", port=0, metrics_port=None, lame_duck_seconds=0, admin=True)
+    config = ServerConfig(repository=root / "elsewhere", port=0, metrics_port=-1, lame_duck_seconds=0, admin=True)
     with running(config) as (_, client):
         assert served(client, "other") == 7
         reload(client, listing(entry("affine", root / "place"), entry("other", root / "elsewhere" / "other")))
@@ -375,8 +375,11 @@ def test_a_socket_is_served_too(root: Path) -> None:
 
 def test_channel_arguments_reach_grpc(root: Path) -> None:
     """A limit that only such an argument can set is kept."""
-    arguments = parse_channel_arguments("grpc.max_receive_message_length=10,grpc.primary_user_agent=x")
-    assert arguments == (("grpc.max_receive_message_length", 10), ("grpc.primary_user_agent", "x"))
+    arguments = "grpc.max_receive_message_length=10,grpc.primary_user_agent=x"
+    assert parse_channel_arguments(arguments) == (
+        ("grpc.max_receive_message_length", 10),
+        ("grpc.primary_user_agent", "x"),
+    )
     config = settings(root, model_name="m", model_base_path=str(root / "place"), channel_arguments=arguments)
     with running(config) as (_, client):
         assert client.error("Predict", encode_predict_request(INPUTS, name="m"))[0] is Code.RESOURCE_EXHAUSTED

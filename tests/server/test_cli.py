@@ -1,4 +1,4 @@
-"""Tests of `server.app`'s command line, as processes, with TensorFlow Serving's flags."""
+"""Tests of `server.cli`, as processes, with TensorFlow Serving's flags."""
 
 import os
 import signal
@@ -15,7 +15,7 @@ from server.wire.responses import encode_predict_request, parse_predict_response
 from tests.e2e.processes import ROOT, started
 from tests.packages import write_package
 
-SERVER = [sys.executable, "-m", "server.app"]
+SERVER = [sys.executable, "-m", "server"]
 INPUTS = {"x": np.ones((1, 4), np.float32), "bias": np.zeros((1, 4), np.float32)}
 
 
