@@ -83,6 +83,12 @@ class ServerConfig:
     device: str = _setting("auto", "auto, cpu or cuda.", RUNNING, choices=("auto", "cpu", "cuda"))
     threads: int = _setting(0, "Threads within one operator; 0 is one per physical core.", RUNNING, least=0)
     request_threads: int = _setting(32, "Requests in work at once.", RUNNING, least=1)
+    max_waiting_requests: int = _setting(
+        256, "Requests of one model that may wait for a thread; more are refused.", RUNNING, least=1
+    )
+    max_bytes_in_flight: int = _setting(
+        2**31, "Memory that requests in flight may take together; more are refused.", RUNNING, least=1
+    )
     max_batch_size: int = _setting(1, "Rows that are run together at most; 1 switches it off.", RUNNING, least=1)
     batch_timeout_micros: int = _setting(0, "How long an idle model waits for more rows.", RUNNING, least=0)
     load_threads: int = _setting(2, "Models loaded at once.", RUNNING, least=1)
