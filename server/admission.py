@@ -16,10 +16,9 @@ from server.errors import ExpiredInQueue, QueueFull, SegueError, TooLate, TooMan
 
 logger = logging.getLogger(__name__)
 
-# Behind it what is known of a model's pace counts for half as much.
-_HALF_LIFE_SECONDS = 5.0
-# Fewer answers than this tell nothing of a model's pace.
-_ANSWERS_KNOWN = 8.0
+# A model's pace is that of about so many of its last answers; a few at least must be known.
+_ANSWERS_COUNTED = 32
+_ANSWERS_KNOWN = 5.0
 
 
 class Work(Protocol):
@@ -54,13 +53,12 @@ class Pace:
 
     def pass_to(self, now: float, *, busy: bool, done: int = 0) -> None:
         """Note the time since the last call, during all of which the model had something to do or had nothing."""
-        elapsed = max(0.0, now - self._last)
-        self._last = now
         if busy:
-            fade = 0.5 ** (elapsed / _HALF_LIFE_SECONDS)
-            self._busy = self._busy * fade + elapsed
-            self._done *= fade
-        self._done += done
+            self._busy += max(0.0, now - self._last)
+        self._last = now
+        for _ in range(done):
+            self._busy *= 1 - 1 / _ANSWERS_COUNTED
+            self._done = self._done * (1 - 1 / _ANSWERS_COUNTED) + 1
 
     def seconds_for(self, requests: int) -> float:
         """How long that many take, one after the other or beside each other as they have of late; 0 if unknown."""

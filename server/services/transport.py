@@ -10,6 +10,7 @@ What lives here is calls and bytes. Which methods there are, and what their stat
 """
 
 import logging
+import math
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -26,6 +27,8 @@ Metadata = Sequence[tuple[str, str | bytes]]
 _TIMEOUT = cygrpc.CompletionType.queue_timeout
 _NO_FLAGS = 0
 _OK = 0
+# A call without a deadline has one in the far future, in seconds since 1970.
+_NEVER = 1e15
 # Calls that gRPC may match with a request for one before the polling thread comes back for more.
 _REQUESTED = 8
 # A polling thread that is away for longer than this is stood in for.
@@ -76,6 +79,8 @@ class Call:
     @property
     def deadline(self) -> float:
         """When the client stops waiting, by time.monotonic(); infinity if it never does."""
+        if self._wall_deadline > _NEVER:
+            return math.inf
         return time.monotonic() + self._wall_deadline - time.time()
 
     @property
