@@ -5,16 +5,17 @@ of it becomes an object.
 """
 
 import logging
-import secrets
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TypeVar
 
 import grpc
 from google.protobuf.descriptor import ServiceDescriptor
 from google.protobuf.message import DecodeError, Message
 
+from server import calls
+from server.calls import Call, Watcher
 from server.errors import (
     BackendError,
     ExpiredInQueue,
@@ -113,20 +114,25 @@ def acquire(models: ModelManager, spec: ModelSpec | None) -> Servable:
         raise InvalidRequest("Missing ModelSpec")
     if not spec.name:
         raise InvalidRequest("ModelSpec has no name specified.")
-    return models.acquire(spec.name, spec.version, spec.label)
+    servable = models.acquire(spec.name, spec.version, spec.label)
+    if (call := calls.current()) is not None:
+        call.answered_by(servable.name, servable.version)
+    return servable
 
 
 class Edge:
     """Makes gRPC handlers from methods that raise our errors."""
 
-    def __init__(self, metrics: Metrics, slots: int) -> None:
+    def __init__(self, metrics: Metrics, slots: int, watchers: Sequence[Watcher] = ()) -> None:
         """Make an edge.
 
         Args:
             metrics: Counts how requests end.
             slots: Requests in work at once. Others wait their turn, each in a thread of its own.
+            watchers: Are told of every request.
         """
         self._metrics = metrics
+        self._watchers = tuple(watchers)
         self._slots = threading.BoundedSemaphore(slots)
 
     def handler(
@@ -138,13 +144,27 @@ class Edge:
         """The handler of a service; methods that are not given answer UNIMPLEMENTED."""
         replies = error_replies or {}
         handlers = {
-            service.methods_by_name[name].name: self._unary(name, method, replies.get(name, _no_message))
+            service.methods_by_name[name].name: self._unary(service, name, method, replies.get(name, _no_message))
             for name, method in methods.items()
         }
         return grpc.method_handlers_generic_handler(service.full_name, handlers)
 
-    def _unary(self, name: str, method: Method, error_reply: ErrorReply) -> "grpc.RpcMethodHandler[bytes, bytes]":
+    def _unary(
+        self, service: ServiceDescriptor, name: str, method: Method, error_reply: ErrorReply
+    ) -> "grpc.RpcMethodHandler[bytes, bytes]":
+        full_name = f"{service.full_name}/{name}"
+        watchers = self._watchers
+
         def answer(request: bytes, context: grpc.ServicerContext) -> bytes:
+            call = calls.begin(full_name, context)
+            for watcher in watchers:
+                watcher.begin(call)
+            reply = work(call, request, context)
+            for watcher in watchers:
+                watcher.end(call, len(request), len(reply))
+            return reply
+
+        def work(call: Call, request: bytes, context: grpc.ServicerContext) -> bytes:
             try:
                 with self._slots:
                     return method(request, context)
@@ -153,8 +173,9 @@ class Edge:
             except MemoryError:
                 code, text = Code.RESOURCE_EXHAUSTED, "the server has not the memory for this request now"
             except Exception as error:  # noqa: BLE001 - the outermost guard: a client gets an id, never a trace
-                code, text = Code.INTERNAL, _log_unexpected(name, error)
-            self._metrics.ended(name, "", code.name)
+                code, text = Code.INTERNAL, _log_unexpected(call, error)
+            call.code = code.name
+            self._metrics.ended(name, call.model, code.name)
             context.set_code(code)
             context.set_details(text)
             return error_reply(code, text)
@@ -166,7 +187,7 @@ def _no_message(_code: grpc.StatusCode, _text: str) -> bytes:
     return b""
 
 
-def _log_unexpected(method: str, error: Exception) -> str:
-    reference = secrets.token_hex(4)
-    logger.error("%s failed unexpectedly, reference %s", method, reference, exc_info=error)
-    return f"internal error, reference {reference}: see the server's log"
+def _log_unexpected(call: Call, error: Exception) -> str:
+    method = call.method.rpartition("/")[2]
+    logger.error("%s failed unexpectedly, reference %s", method, call.request_id, exc_info=error)
+    return f"internal error, reference {call.request_id}: see the server's log"

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 import grpc
 
 from protos.serving import inference_pb2, model_pb2
-from server import inference
+from server import calls, inference
 from server.arrays import Array
 from server.errors import InvalidRequest, MethodUnsupported
 from server.examples import columns, rows_of
@@ -41,7 +41,9 @@ class InferenceService:
         with acquire(self._models, _spec_of(request)).leased() as servable:
             signature = inference.find_signature(servable.signatures, request.model_spec.signature_name, _NO_SIGNATURE)
             wanted = inference.check_classification(signature)
-            outputs, rows = self._run(servable, signature, wanted, request.input, until=deadline(context))
+            outputs, rows = self._run(
+                servable, signature, wanted, request.input, method="Classify", until=deadline(context)
+            )
             result = inference.classification_result(outputs, rows)
             reply = inference_pb2.ClassificationResponse(result=result, model_spec=_spec(servable, signature))
             self._metrics.ended("Classify", servable.name, "OK")
@@ -53,7 +55,9 @@ class InferenceService:
         with acquire(self._models, _spec_of(request)).leased() as servable:
             signature = inference.find_signature(servable.signatures, request.model_spec.signature_name, _NO_SIGNATURE)
             wanted = inference.check_regression(signature)
-            outputs, rows = self._run(servable, signature, wanted, request.input, until=deadline(context))
+            outputs, rows = self._run(
+                servable, signature, wanted, request.input, method="Regress", until=deadline(context)
+            )
             result = inference.regression_result(outputs, rows)
             reply = inference_pb2.RegressionResponse(result=result, model_spec=_spec(servable, signature))
             self._metrics.ended("Regress", servable.name, "OK")
@@ -67,7 +71,9 @@ class InferenceService:
         with acquire(self._models, spec_from_proto(spec)).leased() as servable:
             checked = _check_tasks(request.tasks, servable.signatures)
             for task, (signature, wanted) in zip(request.tasks, checked, strict=True):
-                outputs, rows = self._run(servable, signature, wanted, request.input, until=deadline(context))
+                outputs, rows = self._run(
+                    servable, signature, wanted, request.input, method="MultiInference", until=deadline(context)
+                )
                 result = reply.results.add(model_spec=_spec(servable, signature))
                 if task.method_name == inference.CLASSIFY:
                     result.classification_result.CopyFrom(inference.classification_result(outputs, rows))
@@ -83,16 +89,21 @@ class InferenceService:
         wanted: Sequence[str],
         examples: inference_pb2.Input,
         *,
+        method: str,
         until: float,
     ) -> tuple[Mapping[str, Array], int]:
         """Outputs by alias, and the number of rows."""
         begin = time.perf_counter()
         rows = rows_of(examples)
         call = signature.call_with_arrays(columns(rows, signature.inputs), wanted)
-        timer = self._metrics.timer(servable.name, servable.version, signature.name, servable.backend_name)
+        self._metrics.examples(servable.name, len(rows))
+        names = (signature.name, servable.backend_name)
+        timer = self._metrics.timer(servable.name, servable.version, *names, method)
         run_begin = time.perf_counter()
         arrays = servable.run(signature, call.feeds, [onnx_name for _, onnx_name in call.outputs], until)
         end = time.perf_counter()
+        if (call_now := calls.current()) is not None:
+            call_now.ran(*names, len(rows), (run_begin, end))
         timer.run.observe(end - run_begin)
         timer.latency.observe(end - begin)
         return {alias: array for (alias, _), array in zip(call.outputs, arrays, strict=True)}, len(rows)

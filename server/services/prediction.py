@@ -1,10 +1,13 @@
 """tensorflow.serving.PredictionService: Predict and GetModelMetadata."""
 
 import time
+from collections.abc import Mapping
 
 import grpc
 
 from protos.serving import metadata_pb2
+from server import calls
+from server.arrays import Array
 from server.errors import InvalidRequest
 from server.lifecycle.manager import ModelManager
 from server.lifecycle.servable import Servable
@@ -53,6 +56,8 @@ class PredictionService:
             signature_name=signature.name,
             as_content=self._tensor_content,
         )
+        if (call_now := calls.current()) is not None:
+            call_now.ran(signature.name, servable.backend_name, _rows(call.feeds), (run_begin, run_end))
         timer.run.observe(run_end - run_begin)
         timer.latency.observe(time.perf_counter() - begin)
         self._metrics.ended("Predict", servable.name, "OK")
@@ -78,3 +83,9 @@ class PredictionService:
             return reply.SerializeToString()
         finally:
             servable.release()
+
+
+def _rows(feeds: Mapping[str, Array]) -> int:
+    """The first dimension; 0 without inputs, or if they are scalars."""
+    shape = next((array.shape for array in feeds.values()), ())
+    return int(shape[0]) if shape else 0
