@@ -18,6 +18,10 @@ REQUEST_ID = "x-request-id"
 _SANE_ID = re.compile(r"[A-Za-z0-9._:/+=@-]{1,128}")
 
 
+now = time.perf_counter
+"""The clock of a call's times, in seconds."""
+
+
 class Source(Protocol):
     """What is asked of whoever received the request; grpc.ServicerContext is one."""
 
@@ -29,7 +33,7 @@ class Source(Protocol):
 
 
 class Call:
-    """One request in work. Times are those of time.perf_counter(), 0 for what has not happened."""
+    """One request in work. Times are those of `now`; 0 for what has not happened."""
 
     __slots__ = (
         "_request_id",
@@ -58,7 +62,7 @@ class Call:
         """
         self.method = method
         self.source = source
-        self.begin = time.perf_counter()
+        self.begin = now()
         self.code = "OK"
         self.model = self.signature = self.backend = self.trace_id = ""
         self.version = self.rows = 0
