@@ -1,10 +1,13 @@
 """The server as a process: everything wired together from its settings, and an orderly end on SIGTERM."""
 
 import logging
+import os
 import signal
+import stat
 import threading
 from collections.abc import Callable
 from concurrent import futures
+from pathlib import Path
 from types import FrameType
 
 import grpc
@@ -14,12 +17,15 @@ from grpc_reflection.v1alpha import reflection
 from protos.serving import model_service_pb2, prediction_service_pb2
 from server.backends.onnx_runtime import Device, DeviceChoice, OnnxRuntimeBackend, choose_device
 from server.batching import BatchingParameters
+from server.calls import Watcher
 from server.config import ServerConfig, parse_channel_arguments
-from server.errors import SegueError
+from server.errors import InvalidRequest, SegueError
 from server.heap import share_arenas
 from server.lifecycle.manager import ModelManager
 from server.lifecycle.servable import load_servable
+from server.logs import AccessLog
 from server.metrics import Metrics
+from server.monitoring import metrics_paths
 from server.observer import Observer
 from server.reload import ConfigWatcher, Reloader, beginning
 from server.services.edge import Edge
@@ -27,6 +33,7 @@ from server.services.inference import InferenceService
 from server.services.model import ModelService
 from server.services.prediction import PredictionService
 from server.services.published import Registrar
+from server.services.security import SecurityRefused, secure
 
 logger = logging.getLogger("server")
 
@@ -54,6 +61,14 @@ class Server:
         self._config = config
         self._metrics = Metrics()
         self._stop_metrics: Callable[[], None] = _nothing
+        try:
+            self._security = secure(config, lambda: self._metrics.ended("", "", grpc.StatusCode.UNAUTHENTICATED.name))
+            paths = metrics_paths(config.monitoring_config_file)
+        except SecurityRefused as error:
+            raise ServerStartError(str(error)) from error
+        except InvalidRequest as error:
+            raise ServerStartError(error.message) from error
+        self._watchers, self._stop_tracing = _watchers(config)
         choice = _device(config)
         backend = OnnxRuntimeBackend(choice.device, threads=config.threads)
         logger.info("backend %s: %s", backend.name, choice.reason)
@@ -81,7 +96,7 @@ class Server:
         self.metrics_port: int | None = None
         if config.metrics_port >= 0:
             try:
-                self.metrics_port, self._stop_metrics = self._metrics.serve(config.host, config.metrics_port)
+                self.metrics_port, self._stop_metrics = self._metrics.serve(config.host, config.metrics_port, paths)
             except OSError as error:
                 msg = f"cannot serve metrics on {config.host}:{config.metrics_port}: {error.strerror}"
                 raise ServerStartError(msg) from error
@@ -94,7 +109,8 @@ class Server:
         if self._config_watcher is not None:
             self._config_watcher.start()
         self._set_health(health_pb2.HealthCheckResponse.SERVING)
-        logger.info("serving %s on %s:%d", self._beginning.words, self._config.host, self.port)
+        words = self._security.words
+        logger.info("serving %s on %s:%d (%s)", self._beginning.words, self._config.host, self.port, words)
         if self._config.socket is not None:
             logger.info("also listening on the socket %s", self._config.socket)
         if self.metrics_port is not None:
@@ -118,11 +134,12 @@ class Server:
             self._config_watcher.stop()
         self.models.stop(timeout=self._config.grace_seconds)
         self._stop_metrics()
+        self._stop_tracing()
         logger.info("stopped")
 
     def _make_grpc_server(self) -> grpc.Server:
         config = self._config
-        edge = Edge(self._metrics, config.request_threads)
+        edge = Edge(self._metrics, config.request_threads, self._watchers)
         prediction = PredictionService(self.models, self._metrics, tensor_content=config.tensor_content)
         inference = InferenceService(self.models, self._metrics)
         model = ModelService(self.models, self._reloader.apply if config.admin else None)
@@ -140,6 +157,7 @@ class Server:
                 # Two servers on one port would each get some of the requests, silently.
                 ("grpc.so_reuseport", 0),
             ],
+            interceptors=list(self._security.interceptors),
         )
         published = Registrar(server)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, published)
@@ -151,17 +169,33 @@ class Server:
         host = f"[{self._config.host}]" if ":" in self._config.host else self._config.host
         address = f"{host}:{self._config.port}"
         try:
-            port = self._grpc.add_insecure_port(address)
+            credentials = self._security.credentials
+            if credentials is None:
+                port = self._grpc.add_insecure_port(address)
+            else:
+                port = self._grpc.add_secure_port(address, credentials)
         except RuntimeError as error:
             msg = f"cannot listen on {address}: is another server running there? Choose another with --port"
             raise ServerStartError(msg) from error
         if self._config.socket is not None:
-            try:
-                self._grpc.add_insecure_port(f"unix:{self._config.socket.absolute()}")
-            except RuntimeError as error:
-                msg = f"cannot listen on the socket {self._config.socket}: is its folder there, and writable?"
-                raise ServerStartError(msg) from error
+            self._bind_socket(self._config.socket.absolute())
         return port
+
+    def _bind_socket(self, path: Path) -> None:
+        """Listen on a Unix socket that only this user can open: that takes the place of TLS."""
+        previous = os.umask(0o177)
+        try:
+            self._grpc.add_insecure_port(f"unix:{path}")
+        except RuntimeError as error:
+            msg = f"cannot listen on the socket {path}: is its folder there, and writable?"
+            raise ServerStartError(msg) from error
+        finally:
+            os.umask(previous)
+        mode = stat.S_IMODE(path.stat().st_mode)
+        if mode & 0o077:
+            raise ServerStartError(
+                f"the socket {path} is open to others (mode {mode:03o}): its file system forgets modes"
+            )
 
     def _set_health(self, status: "health_pb2.HealthCheckResponse.ServingStatus") -> None:
         for service in ("", PREDICTION.full_name, MODEL.full_name):
@@ -169,7 +203,25 @@ class Server:
 
 
 def _nothing() -> None:
-    """Metrics are off: nothing to stop."""
+    """It is off: nothing to stop."""
+
+
+def _watchers(config: ServerConfig) -> tuple[list[Watcher], Callable[[], None]]:
+    """Who is told of every request, nobody by default; and what ends them."""
+    watchers: list[Watcher] = []
+    stop = _nothing
+    if config.otlp_endpoint:
+        try:
+            from server.tracing import Tracing  # noqa: PLC0415 - without traces none of it need be installed
+        except ImportError as error:
+            msg = f"--otlp-endpoint needs what is not installed ({error.name}): pip install 'segue-serving[traces]'"
+            raise ServerStartError(msg) from error
+        tracing = Tracing(config.otlp_endpoint)
+        stop = tracing.stop
+        watchers.append(tracing)
+    if config.log_requests != "off":
+        watchers.append(AccessLog(successes=config.log_requests == "all"))
+    return watchers, stop
 
 
 def _batching(config: ServerConfig) -> BatchingParameters | None:

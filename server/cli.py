@@ -11,6 +11,7 @@ from typing import Annotated, Any, get_type_hints
 
 import typer
 
+from server import logs
 from server.app import run
 from server.config import SETTINGS, ServerConfig
 from server.flags import FlagError, translate
@@ -47,10 +48,11 @@ def _parameters() -> list[inspect.Parameter]:
     parameters.append(
         inspect.Parameter("version", inspect.Parameter.KEYWORD_ONLY, default=False, annotation=Annotated[bool, version])
     )
+    parameters.append(inspect.Parameter("context", inspect.Parameter.KEYWORD_ONLY, annotation=typer.Context))
     return parameters
 
 
-def serve(*, version: bool, **settings: Any) -> None:  # noqa: ANN401 - typer has checked their types
+def serve(*, context: typer.Context, version: bool, **settings: Any) -> None:  # noqa: ANN401 - typer has checked their types
     """Serve model packages over TensorFlow Serving's gRPC API.
 
     New versions appear without a restart. SIGTERM drains: requests under way are answered, then the process ends.
@@ -61,6 +63,9 @@ def serve(*, version: bool, **settings: Any) -> None:  # noqa: ANN401 - typer ha
         config = ServerConfig(**settings)
     except ValueError as error:
         raise typer.BadParameter(str(error)) from error
+    logs.configure(config.log_format, config.log_level)
+    for line in context.obj:
+        logger.warning("%s", line)
     status = run(config)
     logging.shutdown()
     sys.stderr.flush()
@@ -75,17 +80,9 @@ app.command()(serve)
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """The console script `segue-server`."""
-    logging.basicConfig(
-        level=logging.INFO,
-        format="%(asctime)s %(levelname)-7s %(message)s",
-        datefmt="%Y-%m-%d %H:%M:%S",
-        stream=sys.stderr,
-    )
     try:
         translation = translate(sys.argv[1:] if arguments is None else arguments, os.environ)
     except FlagError as error:
         print(f"Error: {error}", file=sys.stderr)
         raise SystemExit(2) from error
-    for line in translation.warnings:
-        logger.warning("%s", line)
-    app(args=list(translation.arguments), prog_name="segue-server")
+    app(args=list(translation.arguments), prog_name="segue-server", obj=translation.warnings)
