@@ -24,7 +24,7 @@ from server.calls import Call, now
 # OpenTelemetry's conventions for gRPC servers: the other codes are the client's fault, or its wish.
 _FAULTS = frozenset({"UNKNOWN", "DEADLINE_EXCEEDED", "UNIMPLEMENTED", "INTERNAL", "UNAVAILABLE", "DATA_LOSS"})
 _PARENT = ("traceparent", "tracestate")
-_FLUSH_SECONDS = 5.0
+_FLUSH_SECONDS = 3.0
 
 
 @dataclass(frozen=True, slots=True)
