@@ -182,8 +182,11 @@ def _channel_lines(address: str, keys: Keys) -> list[str]:
     else:
         lines.append(f"channel = grpc.insecure_channel({address!r}, options=options)")
     if keys.token_file:
-        token = f"open({str(keys.token_file)!r}).readline().strip()"
-        lines.append(f"metadata = [('authorization', 'Bearer ' + {token})]")
+        lines += [
+            f"lines = open({str(keys.token_file)!r}).read().splitlines()",
+            "token = next(line.strip() for line in lines if line.strip() and not line.startswith('#'))",
+            "metadata = [('authorization', 'Bearer ' + token)]",
+        ]
     return lines
 
 

@@ -62,7 +62,7 @@ class Server:
         self._metrics = Metrics()
         self._stop_metrics: Callable[[], None] = _nothing
         try:
-            self._security = secure(config, lambda: self._metrics.ended("", "", grpc.StatusCode.UNAUTHENTICATED.name))
+            self._security = secure(config, self._refused)
             paths = metrics_paths(config.monitoring_config_file)
         except SecurityRefused as error:
             raise ServerStartError(str(error)) from error
@@ -136,6 +136,13 @@ class Server:
         self._stop_metrics()
         self._stop_tracing()
         logger.info("stopped")
+
+    def _refused(self, peer: str) -> None:
+        """Note a call without a valid token. What it called is for the caller to choose, so it is no label."""
+        code = grpc.StatusCode.UNAUTHENTICATED.name
+        self._metrics.ended("", "", code)
+        if self._config.log_requests != "off":
+            logger.warning("call without a valid token", extra={"code": code, "peer": peer})
 
     def _make_grpc_server(self) -> grpc.Server:
         config = self._config

@@ -82,17 +82,17 @@ class Tokens:
 class Gate(grpc.ServerInterceptor):
     """Lets through who shows a token."""
 
-    def __init__(self, tokens: Tokens, refused: Callable[[], None]) -> None:
+    def __init__(self, tokens: Tokens, refused: Callable[[str], None]) -> None:
         """Make a gate.
 
         Args:
             tokens: Those that open it.
-            refused: Called for each call that is turned away.
+            refused: Called with the client's address for each call that is turned away.
         """
         self._tokens = tokens
 
         def refuse(_requests: object, context: grpc.ServicerContext) -> Any:  # noqa: ANN401 - it never returns
-            refused()
+            refused(context.peer())
             context.abort(grpc.StatusCode.UNAUTHENTICATED, REFUSAL)
 
         # As a stream, whatever the method is: it is answered without waiting for the request.

@@ -1,7 +1,7 @@
 """Asks a running server for its health: `python -m server.services.probe [HOST:PORT]`, for containers and scripts.
 
-Exit code 0 means SERVING, 1 anything else. For a server with TLS there are --tls-ca, --tls-certificate and --tls-key, or
-the variables SEGUE_TLS_CA, SEGUE_TLS_CERTIFICATE and SEGUE_TLS_KEY. Health needs no token.
+Exit code 0 means SERVING, 1 anything else. For a server with TLS there are --tls-ca, --tls-certificate and --tls-key,
+or the variables SEGUE_TLS_CA, SEGUE_TLS_CERTIFICATE and SEGUE_TLS_KEY. Health needs no token.
 """
 
 import argparse

@@ -27,12 +27,12 @@ class Security:
     """For the log: who can talk to the server, and how."""
 
 
-def secure(config: ServerConfig, refused: Callable[[], None]) -> Security:
+def secure(config: ServerConfig, refused: Callable[[str], None]) -> Security:
     """Read what the settings name, and refuse what would expose the server against their intention.
 
     Args:
         config: The settings.
-        refused: Called for each call without a valid token.
+        refused: Called with the client's address for each call without a valid token.
 
     Raises:
         SecurityRefused: A file cannot be used, or the combination is refused.

@@ -37,7 +37,12 @@ def test_the_bounds_are_tensorflow_servings() -> None:
 def test_no_observation_is_lost_between_threads() -> None:
     """Threads that observe at once are all counted."""
     durations = Durations()
-    threads = [threading.Thread(target=lambda: [durations.observe(0.001) for _ in range(2000)]) for _ in range(8)]
+
+    def observe() -> None:
+        for _ in range(2000):
+            durations.observe(0.001)
+
+    threads = [threading.Thread(target=observe) for _ in range(8)]
     for thread in threads:
         thread.start()
     for thread in threads:

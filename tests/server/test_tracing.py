@@ -15,6 +15,7 @@ from opentelemetry.proto.collector.trace.v1 import trace_service_pb2, trace_serv
 from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
 
 from server.app import Server
+from server.logs import formatter
 from server.wire.responses import encode_predict_request
 from tests.e2e.processes import ROOT
 from tests.servers import INPUTS, call, code_of, running
@@ -49,7 +50,7 @@ def collector() -> Iterator[tuple[Collector, str]]:
     """A collector and its address."""
     made = Collector()
     server = grpc.server(futures.ThreadPoolExecutor(2))
-    trace_service_pb2_grpc.add_TraceServiceServicer_to_server(made, server)
+    trace_service_pb2_grpc.add_TraceServiceServicer_to_server(made, server)  # type: ignore[no-untyped-call]  # generated
     port = server.add_insecure_port("127.0.0.1:0")
     server.start()
     yield made, f"http://127.0.0.1:{port}"
@@ -123,8 +124,6 @@ def test_the_log_names_the_trace(
     tmp_path: Path, collector: tuple[Collector, str], caplog: pytest.LogCaptureFixture
 ) -> None:
     """From a line in the log to the trace, and back."""
-    from server.logs import formatter  # noqa: PLC0415 - beside its only use
-
     lines: list[str] = []
 
     class Handler(logging.Handler):

@@ -143,7 +143,7 @@ def test_a_refused_call_waits_for_no_request(channel: grpc.Channel) -> None:
     ended: grpc.Future[bytes]
     ended = stub.future(silence(), timeout=SECONDS)
     assert ended.exception(timeout=SECONDS / 2) is not None
-    assert ended.code() is Code.UNAUTHENTICATED  # type: ignore[attr-defined]  # it is a call, too
+    assert ended.code() is Code.UNAUTHENTICATED
 
 
 def test_refusals_are_counted(server: Server, channel: grpc.Channel) -> None:
@@ -152,6 +152,18 @@ def test_refusals_are_counted(server: Server, channel: grpc.Channel) -> None:
     with urlopen(f"http://127.0.0.1:{server.metrics_port}/metrics", timeout=SECONDS) as page:
         text = page.read().decode()
     assert 'segue_requests_total{code="UNAUTHENTICATED",method="",model=""}' in text
+
+
+def test_refusals_are_logged_when_asked(tmp_path: Path, token_file: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """With the address that knocks, and nothing of what it showed."""
+    with (
+        running(tmp_path, token_file=token_file, log_requests="errors") as server,
+        grpc.insecure_channel(f"127.0.0.1:{server.port}") as channel,
+    ):
+        code_of(channel, metadata=bearer(WRONG))
+    (record,) = [each for each in caplog.records if "without a valid token" in each.getMessage()]
+    assert vars(record)["peer"].startswith("ipv4:127.0.0.1:")
+    assert WRONG not in caplog.text
 
 
 def test_health_is_open_in_full(channel: grpc.Channel) -> None:

@@ -14,7 +14,7 @@ ANYWHERE = "0.0.0.0"  # noqa: S104 - a setting that is judged; nothing listens
 
 def words(**settings: Any) -> str:
     """What the log would say of these settings."""
-    return secure(ServerConfig(**settings), lambda: None).words
+    return secure(ServerConfig(**settings), lambda _peer: None).words
 
 
 @pytest.fixture(scope="module")
