@@ -1,5 +1,6 @@
 """Tests of `server.services.authorisation`: the one gate before every method."""
 
+import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -136,14 +137,18 @@ def test_a_refused_call_waits_for_no_request(channel: grpc.Channel) -> None:
         "/tensorflow.serving.PredictionService/Predict"
     )
 
+    over = threading.Event()
+
     def silence() -> Iterator[bytes]:
-        ended.result(timeout=SECONDS)
+        over.wait(SECONDS)
         yield b""
 
-    ended: grpc.Future[bytes]
     ended = stub.future(silence(), timeout=SECONDS)
-    assert ended.exception(timeout=SECONDS / 2) is not None
-    assert ended.code() is Code.UNAUTHENTICATED
+    try:
+        assert ended.exception(timeout=SECONDS / 2) is not None
+        assert ended.code() is Code.UNAUTHENTICATED
+    finally:
+        over.set()
 
 
 def test_refusals_are_counted(server: Server, channel: grpc.Channel) -> None:
