@@ -1,21 +1,27 @@
 """The server as a process: everything wired together from its settings, and an orderly end on SIGTERM."""
 
 import logging
+import os
 import signal
+import stat
 import threading
 from collections.abc import Callable
+from pathlib import Path
 from types import FrameType
 
 from protos.serving import model_service_pb2, prediction_service_pb2
 from server.admission import Budget, Workers
 from server.backends.onnx_runtime import Device, DeviceChoice, OnnxRuntimeBackend, choose_device
 from server.batching import BatchingParameters
+from server.calls import Watcher
 from server.config import ServerConfig, parse_channel_arguments
-from server.errors import SegueError
+from server.errors import InvalidRequest, SegueError
 from server.heap import share_arenas
 from server.lifecycle.manager import ModelManager
 from server.lifecycle.servable import load_servable
+from server.logs import AccessLog
 from server.metrics import Metrics
+from server.monitoring import metrics_paths
 from server.observer import Observer
 from server.reload import ConfigWatcher, Reloader, beginning
 from server.services import health, reflection
@@ -25,6 +31,8 @@ from server.services.inference import InferenceService
 from server.services.model import ModelService
 from server.services.prediction import PredictionService
 from server.services.reflection import Reflection
+from server.services.security import SecurityRefused, secure
+from server.services.statuses import Code
 from server.services.transport import Options, RpcServer
 
 logger = logging.getLogger("server")
@@ -75,6 +83,14 @@ class Server:
         if begin.file is not None and config.model_config_poll_seconds > 0:
             seconds = config.model_config_poll_seconds
             self._config_watcher = ConfigWatcher(begin.file, begin.in_force, self._reloader, seconds)
+        try:
+            self._security = secure(config, self._refused)
+            paths = metrics_paths(config.monitoring_config_file)
+        except SecurityRefused as error:
+            raise ServerStartError(str(error)) from error
+        except InvalidRequest as error:
+            raise ServerStartError(error.message) from error
+        self._watchers, self._stop_tracing = _watchers(config)
         self._health = Health((PREDICTION.full_name, MODEL.full_name))
         self._reflection = Reflection((PREDICTION.full_name, MODEL.full_name, health.SERVICE))
         self._rpc = self._make_rpc_server()
@@ -82,7 +98,7 @@ class Server:
         self.metrics_port: int | None = None
         if config.metrics_port >= 0:
             try:
-                self.metrics_port, self._stop_metrics = self._metrics.serve(config.host, config.metrics_port)
+                self.metrics_port, self._stop_metrics = self._metrics.serve(config.host, config.metrics_port, paths)
             except OSError as error:
                 msg = f"cannot serve metrics on {config.host}:{config.metrics_port}: {error.strerror}"
                 raise ServerStartError(msg) from error
@@ -94,7 +110,8 @@ class Server:
         if self._config_watcher is not None:
             self._config_watcher.start()
         self._health.set_serving(serving=True)
-        logger.info("serving %s on %s:%d", self._beginning.words, self._config.host, self.port)
+        words = self._security.words
+        logger.info("serving %s on %s:%d (%s)", self._beginning.words, self._config.host, self.port, words)
         if self._config.socket is not None:
             logger.info("also listening on the socket %s", self._config.socket)
         if self.metrics_port is not None:
@@ -120,7 +137,15 @@ class Server:
             self._config_watcher.stop()
         self.models.stop(timeout=self._config.grace_seconds)
         self._stop_metrics()
+        self._stop_tracing()
         logger.info("stopped")
+
+    def _refused(self, peer: str) -> None:
+        """Note a call without a valid token. What it called is for the caller to choose, so it is no label."""
+        code = Code.UNAUTHENTICATED.name
+        self._metrics.ended("", "", code)
+        if self._config.log_requests != "off":
+            logger.warning("call without a valid token", extra={"code": code, "peer": peer})
 
     def _end_streams(self) -> None:
         """End what would go on for as long as the clients like."""
@@ -135,7 +160,14 @@ class Server:
         models = Workers("model", threads, waiting=config.max_waiting_requests, share=share)
         status = Workers("status", _STATUS_THREADS, waiting=config.max_waiting_requests)
         reload = Workers("reload", _RELOAD_THREADS, waiting=_RELOAD_THREADS)
-        edge = Edge(self._metrics, models, Budget(config.max_bytes_in_flight), may_answer_here=rpc.may_answer_here)
+        edge = Edge(
+            self._metrics,
+            models,
+            Budget(config.max_bytes_in_flight),
+            may_answer_here=rpc.may_answer_here,
+            watchers=self._watchers,
+            gate=self._security.gate,
+        )
         prediction = PredictionService(self.models, self._metrics, tensor_content=config.tensor_content)
         edge.add_predictor(PREDICTION, "Predict", prediction)
         edge.add_service(PREDICTION, prediction.methods(), status)
@@ -154,21 +186,55 @@ class Server:
         host = f"[{self._config.host}]" if ":" in self._config.host else self._config.host
         address = f"{host}:{self._config.port}"
         try:
-            port = self._rpc.add_insecure_port(address)
+            credentials = self._security.credentials
+            if credentials is None:
+                port = self._rpc.add_insecure_port(address)
+            else:
+                port = self._rpc.add_secure_port(address, credentials)
         except RuntimeError as error:
             msg = f"cannot listen on {address}: is another server running there? Choose another with --port"
             raise ServerStartError(msg) from error
         if self._config.socket is not None:
-            try:
-                self._rpc.add_insecure_port(f"unix:{self._config.socket.absolute()}")
-            except RuntimeError as error:
-                msg = f"cannot listen on the socket {self._config.socket}: is its folder there, and writable?"
-                raise ServerStartError(msg) from error
+            self._bind_socket(self._config.socket.absolute())
         return port
+
+    def _bind_socket(self, path: Path) -> None:
+        """Listen on a Unix socket that only this user can open: that takes the place of TLS."""
+        previous = os.umask(0o177)
+        try:
+            self._rpc.add_insecure_port(f"unix:{path}")
+        except RuntimeError as error:
+            msg = f"cannot listen on the socket {path}: is its folder there, and writable?"
+            raise ServerStartError(msg) from error
+        finally:
+            os.umask(previous)
+        mode = stat.S_IMODE(path.stat().st_mode)
+        if mode & 0o077:
+            raise ServerStartError(
+                f"the socket {path} is open to others (mode {mode:03o}): its file system forgets modes"
+            )
 
 
 def _nothing() -> None:
-    """Metrics are off: nothing to stop."""
+    """It is off: nothing to stop."""
+
+
+def _watchers(config: ServerConfig) -> tuple[list[Watcher], Callable[[], None]]:
+    """Who is told of every request, nobody by default; and what ends them."""
+    watchers: list[Watcher] = []
+    stop = _nothing
+    if config.otlp_endpoint:
+        try:
+            from server.tracing import Tracing  # noqa: PLC0415 - without traces none of it need be installed
+        except ImportError as error:
+            msg = f"--otlp-endpoint needs what is not installed ({error.name}): pip install 'segue-serving[traces]'"
+            raise ServerStartError(msg) from error
+        tracing = Tracing(config.otlp_endpoint)
+        stop = tracing.stop
+        watchers.append(tracing)
+    if config.log_requests != "off":
+        watchers.append(AccessLog(successes=config.log_requests == "all"))
+    return watchers, stop
 
 
 def _options(config: ServerConfig) -> Options:

@@ -6,34 +6,27 @@ Methods take and return bytes: gRPC hands the request over as it came, so that i
 of it becomes an object.
 """
 
-import logging
-import secrets
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
-import grpc
 from google.protobuf.descriptor import ServiceDescriptor
 
+from server import calls
 from server.admission import Budget, Workers
-from server.errors import MethodUnsupported, QueueFull, SegueError
+from server.calls import Watcher
+from server.errors import MethodUnsupported, SegueError
 from server.metrics import Metrics
+from server.services.authorisation import REFUSAL
+from server.services.exchange import ErrorReply, Exchange
 from server.services.statuses import Code, status_code, status_text
-from server.services.transport import Call, Metadata
+from server.services.transport import Rpc
 
-logger = logging.getLogger(__name__)
-
-Method = Callable[[bytes, Call], bytes]
-ErrorReply = Callable[[grpc.StatusCode, str], bytes]
-"""Makes the message that goes with a status that is not OK, for methods whose message tells the status too."""
+Method = Callable[[bytes, Rpc], bytes]
 
 _NO_MESSAGE = MethodUnsupported("the method takes one message, and none came")
 
 # Larger requests are not even looked into by the polling thread.
 _SMALL_BYTES = 1 << 16
-
-# A client that retries at once would only lengthen a queue that is full; gRPC's own clients heed this.
-_DO_NOT_RETRY: Metadata = (("grpc-retry-pushback-ms", "-1"),)
 
 
 class Prediction(Protocol):
@@ -65,16 +58,31 @@ class Predictor(Protocol):
         """The name of the model that a request is for, if it is loaded and easily found; else "". Never raises."""
         ...
 
-    def prepare(self, data: bytes, call: Call) -> Prediction:
+    def prepare(self, data: bytes, rpc: Rpc) -> Prediction:
         """Parse and check a request; raises a SegueError if it cannot be answered."""
         ...
 
 
+class Permission(Protocol):
+    """Decides who may call."""
+
+    def permits(self, rpc: Rpc) -> bool:
+        """Whether this call may go on."""
+        ...
+
+
 class Edge:
-    """Begins each call: finds its method, has it run where it should, and ends it."""
+    """Begins each call: finds its method, and has it run where it should."""
 
     def __init__(
-        self, metrics: Metrics, workers: Workers, budget: Budget, *, may_answer_here: Callable[[], bool]
+        self,
+        metrics: Metrics,
+        workers: Workers,
+        budget: Budget,
+        *,
+        may_answer_here: Callable[[], bool],
+        watchers: Sequence[Watcher] = (),
+        gate: Permission | None = None,
     ) -> None:
         """Make an edge without methods.
 
@@ -83,20 +91,31 @@ class Edge:
             workers: Run models.
             budget: Bytes that requests in flight may hold.
             may_answer_here: Whether the polling thread may run something short now.
+            watchers: Are told of every request to a method of ours.
+            gate: Turns calls away before anything is read of them; None lets all through.
         """
         self._metrics = metrics
         self._workers = workers
         self._budget = budget
         self._may_answer_here = may_answer_here
-        self._methods: dict[bytes, Callable[[Call], None]] = {}
+        self._watchers = tuple(watchers)
+        self._gate = gate
+        self._methods: dict[bytes, Callable[[Rpc], None]] = {}
 
-    def begin(self, call: Call) -> None:
+    def begin(self, rpc: Rpc) -> None:
         """Begin a call; in the polling thread."""
-        method = self._methods.get(call.method)
+        if self._gate is not None and not self._gate.permits(rpc):
+            rpc.end(Code.UNAUTHENTICATED, REFUSAL)
+            return
+        method = self._methods.get(rpc.method)
         if method is None:
-            call.end(Code.UNIMPLEMENTED, "Method not found!")
+            rpc.end(Code.UNIMPLEMENTED, "Method not found!")
         else:
-            method(call)
+            method(rpc)
+
+    def methods(self) -> list[str]:
+        """The full names of all methods, as in "/tensorflow.serving.PredictionService/Predict"."""
+        return sorted(path.decode() for path in self._methods)
 
     def add_service(
         self,
@@ -106,107 +125,115 @@ class Edge:
         error_replies: Mapping[str, ErrorReply] | None = None,
     ) -> None:
         """Answer these methods of a service in workers; the others answer UNIMPLEMENTED."""
-        replies = error_replies or {}
         for name, method in methods.items():
-            path = _path(service.full_name, service.methods_by_name[name].name)
-            self._methods[path] = self._in_workers(name, method, replies.get(name, _no_message), workers)
+            self._add_in_workers(service, name, method, (error_replies or {}).get(name), workers)
 
     def add_predictor(self, service: ServiceDescriptor, name: str, predictor: Predictor) -> None:
         """Answer a method with predictions, in the polling thread if they are quick."""
+        full_name = _full_name(service, name)
 
-        def begin(call: Call) -> None:
-            call.receive(lambda data: self._predict(name, predictor, call, data))
+        def begin(rpc: Rpc) -> None:
+            def then(data: bytes | None) -> None:
+                exchange = self._exchange(name, full_name, rpc, data)
+                if data is not None:
+                    self._predict(predictor, exchange, data)
+                calls.leave()
 
-        self._methods[_path(service.full_name, service.methods_by_name[name].name)] = begin
+            rpc.receive(then)
+
+        self._methods[_path(full_name)] = begin
 
     def add_immediate(self, service: str, name: str, answer: Callable[[bytes], bytes]) -> None:
-        """Answer a method in the polling thread, whatever else the server has to do."""
+        """Answer a method in the polling thread, whatever else the server has to do, and tell nobody."""
 
-        def begin(call: Call) -> None:
-            call.receive(on_message(call))
+        def watch(rpc: Rpc, data: bytes, fail: Callable[[SegueError], None]) -> None:
+            try:
+                rpc.reply(answer(data))
+            except SegueError as error:
+                fail(error)
 
-        def on_message(call: Call) -> Callable[[bytes | None], None]:
-            def then(data: bytes | None) -> None:
-                try:
-                    if data is None:
-                        raise _NO_MESSAGE
-                    call.reply(answer(data))
-                except SegueError as error:
-                    self._fail(name, call, error)
-
-            return then
-
-        self._methods[_path(service, name)] = begin
-
-    def add_stream(self, service: str, name: str, begin: Callable[[Call, Callable[[SegueError], None]], None]) -> None:
-        """Let a method that streams handle its calls itself; the second argument ends a call with an error."""
-        self._methods[_path(service, name)] = lambda call: begin(call, lambda error: self._fail(name, call, error))
+        self.add_watch(service, name, watch)
 
     def add_watch(
-        self, service: str, name: str, watch: Callable[[Call, bytes, Callable[[SegueError], None]], None]
+        self, service: str, name: str, watch: Callable[[Rpc, bytes, Callable[[SegueError], None]], None]
     ) -> None:
-        """Let a method that takes one message and sends several handle its calls itself."""
+        """Let a method that takes one message handle its calls itself; the last argument ends one with an error."""
 
-        def begin(call: Call, fail: Callable[[SegueError], None]) -> None:
+        def begin(rpc: Rpc, fail: Callable[[SegueError], None]) -> None:
             def then(data: bytes | None) -> None:
                 if data is None:
                     fail(_NO_MESSAGE)
                 else:
-                    watch(call, data, fail)
+                    watch(rpc, data, fail)
 
-            call.receive(then)
+            rpc.receive(then)
 
         self.add_stream(service, name, begin)
 
-    def _in_workers(
-        self, name: str, method: Method, error_reply: ErrorReply, workers: Workers
-    ) -> Callable[[Call], None]:
-        def begin(call: Call) -> None:
-            def fail(error: Exception) -> None:
-                self._fail(name, call, error, error_reply)
+    def add_stream(self, service: str, name: str, begin: Callable[[Rpc, Callable[[SegueError], None]], None]) -> None:
+        """Let a method that streams handle its calls itself; the second argument ends a call with an error."""
 
-            def then(data: bytes | None) -> None:
-                if data is None:
-                    fail(_NO_MESSAGE)
-                else:
-                    self._submit(workers, "", call, len(data), lambda: method(data, call), fail, _nothing)
+        def begin_call(rpc: Rpc) -> None:
+            def fail(error: SegueError) -> None:
+                code = status_code(error)
+                self._metrics.ended(name, "", code.name)
+                rpc.end(code, status_text(error.message))
 
-            call.receive(then)
+            begin(rpc, fail)
 
-        return begin
+        self._methods[_path(f"{service}/{name}")] = begin_call
 
-    def _predict(self, name: str, predictor: Predictor, call: Call, data: bytes | None) -> None:
-        """Answer a request here, or hand it over; in the polling thread."""
-
-        def fail(error: Exception) -> None:
-            self._fail(name, call, error)
-
+    def _exchange(
+        self, name: str, full_name: str, rpc: Rpc, data: bytes | None, error_reply: ErrorReply | None = None
+    ) -> Exchange:
+        """Begin an exchange; without a message it has ended already."""
+        size = len(data) if data is not None else 0
+        exchange = Exchange(name, full_name, rpc, size, self._metrics, watchers=self._watchers, error_reply=error_reply)
         if data is None:
-            fail(_NO_MESSAGE)
-            return
+            exchange.fail(_NO_MESSAGE)
+        return exchange
+
+    def _add_in_workers(
+        self, service: ServiceDescriptor, name: str, method: Method, error_reply: ErrorReply | None, workers: Workers
+    ) -> None:
+        full_name = _full_name(service, name)
+
+        def begin(rpc: Rpc) -> None:
+            def then(data: bytes | None) -> None:
+                exchange = self._exchange(name, full_name, rpc, data, error_reply)
+                if data is not None:
+                    self._submit(workers, "", exchange, len(data), lambda: method(data, rpc), _nothing)
+                calls.leave()
+
+            rpc.receive(then)
+
+        self._methods[_path(full_name)] = begin
+
+    def _predict(self, predictor: Predictor, exchange: Exchange, data: bytes) -> None:
+        """Answer a request here, or hand it over; in the polling thread."""
         if len(data) > _SMALL_BYTES:
-            answer = self._answer_large(predictor, call, data)
-            self._submit(self._workers, predictor.model_of(data), call, len(data), answer, fail, _nothing)
+            answer = self._answer_large(predictor, exchange.rpc, data)
+            self._submit(self._workers, predictor.model_of(data), exchange, len(data), answer, _nothing)
             return
         try:
-            prediction = predictor.prepare(data, call)
+            prediction = predictor.prepare(data, exchange.rpc)
             if prediction.is_quick() and self._may_answer_here():
                 try:
-                    call.reply(prediction.answer())
+                    exchange.reply(prediction.answer())
                 finally:
                     prediction.release()
                 return
-        except Exception as error:  # noqa: BLE001 - the outermost guard: see _fail
-            fail(error)
+        except Exception as error:  # noqa: BLE001 - the outermost guard: see Exchange.fail
+            exchange.fail(error)
             return
         held = len(data) + prediction.memory()
-        self._submit(self._workers, prediction.model, call, held, prediction.answer, fail, prediction.release)
+        self._submit(self._workers, prediction.model, exchange, held, prediction.answer, prediction.release)
 
-    def _answer_large(self, predictor: Predictor, call: Call, data: bytes) -> Callable[[], bytes]:
+    def _answer_large(self, predictor: Predictor, rpc: Rpc, data: bytes) -> Callable[[], bytes]:
         """Leave it to a worker to look into a large request too."""
 
         def answer() -> bytes:
-            prediction = predictor.prepare(data, call)
+            prediction = predictor.prepare(data, rpc)
             try:
                 memory = prediction.memory()
                 self._budget.take(memory, own=len(data))
@@ -223,13 +250,12 @@ class Edge:
         self,
         workers: Workers,
         lane: str,
-        call: Call,
+        exchange: Exchange,
         held: int,
         answer: Callable[[], bytes],
-        fail: Callable[[Exception], None],
         release: Callable[[], None],
     ) -> None:
-        """Have workers answer; a refusal goes to `fail`. `release` is called once, whatever happens."""
+        """Have workers answer. `release` is called once, whatever happens."""
 
         def let_go() -> None:
             release()
@@ -239,70 +265,21 @@ class Edge:
             self._budget.take(held)
         except SegueError as error:
             release()
-            fail(error)
+            exchange.fail(error)
             return
-        task = _Task(call=call, answer=answer, fail=fail, let_go=let_go, deadline=call.deadline)
         try:
-            workers.submit(lane, task)
+            workers.submit(lane, exchange.to_run(answer, let_go))
         except SegueError as error:
-            task.refuse(error)
-
-    def _fail(self, name: str, call: Call, error: Exception, error_reply: ErrorReply | None = None) -> None:
-        """End a call with an error's status; the outermost guard, so that a client gets an id, never a trace."""
-        if isinstance(error, SegueError):
-            code, text = status_code(error), status_text(error.message)
-        elif isinstance(error, MemoryError):
-            code, text = Code.RESOURCE_EXHAUSTED, "the server has not the memory for this request now"
-        else:
-            code, text = Code.INTERNAL, _log_unexpected(name, error)
-        self._metrics.ended(name, "", code.name)
-        trailing = _DO_NOT_RETRY if isinstance(error, QueueFull) else None
-        call.end(code, text, error_reply(code, text) if error_reply else b"", trailing)
-
-
-@dataclass(slots=True, kw_only=True)
-class _Task:
-    """One request on its way through the workers; see admission.Work."""
-
-    call: Call
-    answer: Callable[[], bytes]
-    fail: Callable[[Exception], None]
-    let_go: Callable[[], None]
-    deadline: float
-
-    @property
-    def cancelled(self) -> bool:
-        """Whether the client has gone."""
-        return self.call.cancelled
-
-    def run(self) -> None:
-        """Answer, and let go of what the request holds."""
-        try:
-            self.call.reply(self.answer())
-        except Exception as error:  # noqa: BLE001 - the outermost guard: see Edge._fail
-            self.fail(error)
-        finally:
-            self.let_go()
-
-    def refuse(self, error: SegueError) -> None:
-        """Answer that it will not be run."""
-        self.fail(error)
-        self.let_go()
+            exchange.refuse(error)
 
 
 def _nothing() -> None:
     """Nothing is to be released."""
 
 
-def _path(service: str, method: str) -> bytes:
-    return f"/{service}/{method}".encode()
+def _full_name(service: ServiceDescriptor, name: str) -> str:
+    return f"{service.full_name}/{service.methods_by_name[name].name}"
 
 
-def _no_message(_code: grpc.StatusCode, _text: str) -> bytes:
-    return b""
-
-
-def _log_unexpected(method: str, error: Exception) -> str:
-    reference = secrets.token_hex(4)
-    logger.error("%s failed unexpectedly, reference %s", method, reference, exc_info=error)
-    return f"internal error, reference {reference}: see the server's log"
+def _path(full_name: str) -> bytes:
+    return f"/{full_name}".encode()

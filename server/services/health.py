@@ -11,7 +11,7 @@ from grpc_health.v1 import health_pb2
 
 from server.errors import SegueError, TooManyWatchers, UnknownService
 from server.services.statuses import Code, parse
-from server.services.transport import Call
+from server.services.transport import Rpc
 
 SERVICE: str = health_pb2.DESCRIPTOR.services_by_name["Health"].full_name
 _SERVING: int = health_pb2.HealthCheckResponse.SERVING
@@ -69,7 +69,7 @@ class Health:
             raise UnknownService(f"there is no service {request.service!r} here")
         return _message(self._status)
 
-    def watch(self, call: Call, data: bytes, fail: Callable[[SegueError], None]) -> None:
+    def watch(self, rpc: Rpc, data: bytes, fail: Callable[[SegueError], None]) -> None:
         """Answer a HealthCheckRequest with each status from now on, the present one first."""
         try:
             request = parse(health_pb2.HealthCheckRequest, data)
@@ -77,12 +77,12 @@ class Health:
             with self._lock:
                 if len(self._watchers) >= MOST_WATCHERS:
                     raise TooManyWatchers(f"{MOST_WATCHERS} streams watch already")
-                watcher = _Watcher(call, self._current if known else _unknown)
+                watcher = _Watcher(rpc, self._current if known else _unknown)
                 self._watchers.add(watcher)
         except SegueError as error:
             fail(error)
             return
-        call.when_over(lambda: self._forget(watcher))
+        rpc.when_over(lambda: self._forget(watcher))
         watcher.tell()
 
     def _current(self) -> int:
@@ -106,8 +106,8 @@ def _message(status: int) -> bytes:
 class _Watcher:
     """One stream. A message is sent when the one before has gone out, and then with the status of that moment."""
 
-    def __init__(self, call: Call, status: Callable[[], int]) -> None:
-        self._call = call
+    def __init__(self, rpc: Rpc, status: Callable[[], int]) -> None:
+        self._rpc = rpc
         self._status = status
         self._lock = threading.Lock()
         self._sending = False
@@ -120,14 +120,14 @@ class _Watcher:
             if self._sending or status == self._told:
                 return
             self._sending, self._told = True, status
-        self._call.send(_message(status), self._sent)
+        self._rpc.send(_message(status), self._sent)
 
     def _sent(self) -> None:
         with self._lock:
             self._sending = False
-        if not self._call.cancelled:
+        if not self._rpc.cancelled:
             self.tell()
 
     def end(self) -> None:
         """End the stream."""
-        self._call.end(Code.UNAVAILABLE, "the server ends")
+        self._rpc.end(Code.UNAVAILABLE, "the server ends")

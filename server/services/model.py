@@ -12,9 +12,10 @@ from protos.tensorflow import errors_pb2
 from server.errors import InvalidRequest, ModelsUnavailable, SegueError
 from server.lifecycle.manager import ModelManager, Reload
 from server.lifecycle.states import VersionStatus
-from server.services.edge import ErrorReply, Method
+from server.services.edge import Method
+from server.services.exchange import ErrorReply
 from server.services.statuses import parse, status_code
-from server.services.transport import Call
+from server.services.transport import Rpc
 
 RELOAD = "HandleReloadConfigRequest"
 
@@ -40,7 +41,7 @@ class ModelService:
         """Messages that tell the status too."""
         return {RELOAD: reload_failed}
 
-    def get_model_status(self, data: bytes, _call: Call) -> bytes:
+    def get_model_status(self, data: bytes, _rpc: Rpc) -> bytes:
         """Answer with the state of one version or of all; a label is ignored, as TensorFlow Serving does."""
         request = parse(model_service_pb2.GetModelStatusRequest, data)
         if not request.HasField("model_spec"):
@@ -52,7 +53,7 @@ class ModelService:
             reply.model_version_status.append(_entry(status))
         return reply.SerializeToString()
 
-    def handle_reload_config_request(self, data: bytes, call: Call) -> bytes:
+    def handle_reload_config_request(self, data: bytes, rpc: Rpc) -> bytes:
         """Replace what is served, and answer when the models that are new are available.
 
         The increase of counters is not told, whatever metric_names asks for.
@@ -65,8 +66,8 @@ class ModelService:
                 "Only ModelConfigList is currently supported"
             )
         reload = self._apply(request.config)
-        left = call.deadline - time.monotonic()
-        failed = self._models.wait_for(reload, left if math.isfinite(left) else None, lambda: not call.cancelled)
+        left = rpc.deadline - time.monotonic()
+        failed = self._models.wait_for(reload, left if math.isfinite(left) else None, lambda: not rpc.cancelled)
         if failed:
             raise ModelsUnavailable(_unavailable(failed))
         reply = model_service_pb2.ReloadConfigResponse()

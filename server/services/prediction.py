@@ -1,15 +1,18 @@
 """tensorflow.serving.PredictionService: Predict and GetModelMetadata."""
 
 import time
+from collections.abc import Mapping
 
 from protos.serving import metadata_pb2
+from server import calls
+from server.arrays import Array
 from server.errors import InvalidRequest
 from server.lifecycle.manager import ModelManager
 from server.lifecycle.servable import Servable
 from server.metrics import Metrics
 from server.services.edge import Method
 from server.services.statuses import acquire, parse
-from server.services.transport import Call
+from server.services.transport import Rpc
 from server.signatures import ServedSignature
 from server.wire.requests import PredictRequest, parse_predict_request, peek_model_name, spec_from_proto
 from server.wire.responses import encode_predict_response
@@ -37,7 +40,7 @@ class PredictionService:
         name = peek_model_name(data)
         return name if self._models.has(name) else ""
 
-    def prepare(self, data: bytes, call: Call) -> "Prediction":
+    def prepare(self, data: bytes, rpc: Rpc) -> "Prediction":
         """See edge.Predictor."""
         begin = time.perf_counter()
         request = parse_predict_request(data)
@@ -46,12 +49,12 @@ class PredictionService:
             assert request.model_spec is not None  # noqa: S101 - acquire has refused requests without one
             signature = servable.signature(request.model_spec.signature_name)
             memory = sum(tensor.nbytes for tensor in request.inputs.values())
-            return Prediction(self, servable, signature, request, call=call, begin=begin, size=len(data), memory=memory)
+            return Prediction(self, servable, signature, request, rpc=rpc, begin=begin, size=len(data), memory=memory)
         except BaseException:
             servable.release()
             raise
 
-    def get_model_metadata(self, data: bytes, _call: Call) -> bytes:
+    def get_model_metadata(self, data: bytes, _rpc: Rpc) -> bytes:
         """Answer with the SignatureDefs of a version."""
         request = parse(metadata_pb2.GetModelMetadataRequest, data)
         if not request.HasField("model_spec"):
@@ -78,10 +81,10 @@ class Prediction:
 
     __slots__ = (
         "_begin",
-        "_call",
         "_memory",
         "_quick",
         "_request",
+        "_rpc",
         "_servable",
         "_service",
         "_signature",
@@ -96,7 +99,7 @@ class Prediction:
         signature: ServedSignature,
         request: PredictRequest,
         *,
-        call: Call,
+        rpc: Rpc,
         begin: float,
         size: int,
         memory: int,
@@ -106,7 +109,7 @@ class Prediction:
         self._servable = servable
         self._signature = signature
         self._request = request
-        self._call = call
+        self._rpc = rpc
         self._begin = begin
         self._size = size
         self._memory = memory
@@ -130,7 +133,7 @@ class Prediction:
         if self._quick:
             arrays = servable.run_alone(signature, call.feeds, names)  # never waits
         else:
-            arrays = servable.run(signature, call.feeds, names, self._call.deadline)
+            arrays = servable.run(signature, call.feeds, names, self._rpc.deadline)
         run_end = time.perf_counter()
         reply = encode_predict_response(
             [(alias, array) for (alias, _), array in zip(call.outputs, arrays, strict=True)],
@@ -144,9 +147,17 @@ class Prediction:
         timer = metrics.timer(servable.name, servable.version, signature.name, servable.backend_name)
         timer.run.observe(run_end - run_begin)
         timer.latency.observe(time.perf_counter() - self._begin)
+        if (exchange := calls.current()) is not None:
+            exchange.ran(signature.name, servable.backend_name, _rows(call.feeds), (run_begin, run_end))
         metrics.ended("Predict", servable.name, "OK")
         return reply
 
     def release(self) -> None:
         """See edge.Prediction."""
         self._servable.release()
+
+
+def _rows(feeds: Mapping[str, Array]) -> int:
+    """The first dimension; 0 without inputs, or if they are scalars."""
+    shape = next((array.shape for array in feeds.values()), ())
+    return int(shape[0]) if shape else 0

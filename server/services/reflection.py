@@ -12,7 +12,7 @@ from grpc_reflection.v1alpha import reflection_pb2
 
 from server.errors import SegueError
 from server.services.statuses import Code, parse
-from server.services.transport import Call
+from server.services.transport import Rpc
 
 # Both versions of the protocol have the same messages. Only the first has a descriptor here, so only it is listed.
 SERVICES = ("grpc.reflection.v1alpha.ServerReflection", "grpc.reflection.v1.ServerReflection")
@@ -27,30 +27,30 @@ class Reflection:
     def __init__(self, services: Iterable[str]) -> None:
         """Describe these services, by their full names."""
         self._services = sorted({*services, SERVICES[0]})
-        self._open: set[Call] = set()
+        self._open: set[Rpc] = set()
 
-    def begin(self, call: Call, fail: Callable[[SegueError], None]) -> None:
+    def begin(self, rpc: Rpc, fail: Callable[[SegueError], None]) -> None:
         """Answer each message of a stream until the client has no more."""
 
         def on_message(data: bytes | None) -> None:
             if data is None:
-                call.end(Code.OK)
+                rpc.end(Code.OK)
                 return
             try:
                 request = parse(reflection_pb2.ServerReflectionRequest, data)
             except SegueError as error:
                 fail(error)
                 return
-            call.send(self._answer(request).SerializeToString(), lambda: call.receive(on_message))
+            rpc.send(self._answer(request).SerializeToString(), lambda: rpc.receive(on_message))
 
-        self._open.add(call)
-        call.when_over(lambda: self._open.discard(call))
-        call.receive(on_message)
+        self._open.add(rpc)
+        rpc.when_over(lambda: self._open.discard(rpc))
+        rpc.receive(on_message)
 
     def finish(self) -> None:
         """End the streams that are open."""
-        for call in tuple(self._open):
-            call.end(Code.UNAVAILABLE, "the server ends")
+        for rpc in tuple(self._open):
+            rpc.end(Code.UNAVAILABLE, "the server ends")
 
     def _answer(self, request: reflection_pb2.ServerReflectionRequest) -> reflection_pb2.ServerReflectionResponse:
         reply = reflection_pb2.ServerReflectionResponse(valid_host=request.host, original_request=request)

@@ -9,6 +9,7 @@ from typing import TypeVar
 import grpc
 from google.protobuf.message import DecodeError, Message
 
+from server import calls
 from server.errors import (
     BackendError,
     InvalidRequest,
@@ -99,4 +100,7 @@ def acquire(models: ModelManager, spec: ModelSpec | None) -> Servable:
         raise InvalidRequest("Missing ModelSpec")
     if not spec.name:
         raise InvalidRequest("ModelSpec has no name specified.")
-    return models.acquire(spec.name, spec.version, spec.label)
+    servable = models.acquire(spec.name, spec.version, spec.label)
+    if (call := calls.current()) is not None:
+        call.answered_by(servable.name, servable.version)
+    return servable

@@ -47,7 +47,7 @@ def _nothing(_event: Any) -> None:  # noqa: ANN401 - the core's events have no t
     """What a batch asks for that nobody waits for."""
 
 
-class Call:
+class Rpc:
     """One RPC, from its headers to its status. Any thread may use it."""
 
     __slots__ = (
@@ -83,7 +83,10 @@ class Call:
             return math.inf
         return time.monotonic() + self._wall_deadline - time.time()
 
-    @property
+    def invocation_metadata(self) -> Metadata:
+        """Keys and values, as the client sent them."""
+        return self.metadata
+
     def peer(self) -> str:
         """The client's address in gRPC's notation, as in "ipv4:127.0.0.1:50000"."""
         address: bytes = self._call.peer()
@@ -147,7 +150,7 @@ class Call:
             self._on_end()
 
 
-def _unanswered(call: Call) -> None:
+def _unanswered(call: Rpc) -> None:
     call.end(grpc.StatusCode.UNIMPLEMENTED, "nothing is served here")
 
 
@@ -160,7 +163,7 @@ class RpcServer:
         Args:
             options: gRPC's channel arguments by name; of two of one name gRPC takes the first.
         """
-        self._begin: Callable[[Call], None] = _unanswered
+        self._begin: Callable[[Rpc], None] = _unanswered
         self._queue = cygrpc.CompletionQueue()
         self._server = cygrpc.Server(tuple(options), False)  # noqa: FBT003 - xds, by position in the core
         self._server.register_completion_queue(self._queue)
@@ -172,7 +175,7 @@ class RpcServer:
         self._away_since = 0.0
         self._deputy = threading.Thread(target=self._stand_by, name="grpc-deputy", daemon=True)
 
-    def begin_calls_with(self, begin: Callable[[Call], None]) -> None:
+    def begin_calls_with(self, begin: Callable[[Rpc], None]) -> None:
         """Have `begin` called in the polling thread with each call.
 
         It must not block, and has to end the call sooner or later.
@@ -272,6 +275,6 @@ class RpcServer:
         with self._lock:
             if not self._stopping:
                 self._server.request_call(self._queue, self._queue, None)
-        call = Call(event, self._queue)
+        call = Rpc(event, self._queue)
         call.watch()
         self._begin(call)

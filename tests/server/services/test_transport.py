@@ -8,14 +8,14 @@ from typing import Any
 import grpc
 import pytest
 
-from server.services.transport import Call, RpcServer
+from server.services.transport import Rpc, RpcServer
 
 Code = grpc.StatusCode
 SECONDS = 20
 
 
 @contextmanager
-def serving(begin: Callable[[Call], None]) -> Iterator[tuple[RpcServer, grpc.Channel]]:
+def serving(begin: Callable[[Rpc], None]) -> Iterator[tuple[RpcServer, grpc.Channel]]:
     """A server that gives its calls to a function, and a client of it."""
     server = RpcServer([("grpc.so_reuseport", 0)])
     server.begin_calls_with(begin)
@@ -31,16 +31,16 @@ def unary(channel: grpc.Channel, method: str = "/s/m") -> "grpc.UnaryUnaryMultiC
     return channel.unary_unary(method)
 
 
-def echo(call: Call) -> None:
+def echo(call: Rpc) -> None:
     """Answers with the request."""
     call.receive(lambda data: call.reply(data or b""))
 
 
 def test_a_call_is_answered() -> None:
     """Bytes go in and out; method, deadline, headers and address are known."""
-    seen: list[Call] = []
+    seen: list[Rpc] = []
 
-    def begin(call: Call) -> None:
+    def begin(call: Rpc) -> None:
         seen.append(call)
         echo(call)
 
@@ -49,7 +49,7 @@ def test_a_call_is_answered() -> None:
         assert unary(channel)(b"", timeout=None) == b""
     assert seen[0].method == b"/s/m"
     assert ("x-request-id", "7") in [(key, value) for key, value in seen[0].metadata]
-    assert seen[0].peer.startswith("ipv4:127.0.0.1:")
+    assert seen[0].peer().startswith("ipv4:127.0.0.1:")
     assert seen[0].deadline < float("inf")
     assert seen[1].deadline == float("inf")
 
@@ -57,7 +57,7 @@ def test_a_call_is_answered() -> None:
 def test_a_call_ends_with_a_status() -> None:
     """Code, text and trailing metadata arrive; a second end changes nothing."""
 
-    def begin(call: Call) -> None:
+    def begin(call: Rpc) -> None:
         call.end(Code.UNAVAILABLE, "why\u00e4", trailing=(("grpc-retry-pushback-ms", "-1"),))
         call.end(Code.INTERNAL, "never")
         call.reply(b"never")
@@ -73,7 +73,7 @@ def test_any_thread_may_answer() -> None:
     """The polling thread goes on while others work on calls."""
     both = threading.Barrier(2)
 
-    def begin(call: Call) -> None:
+    def begin(call: Rpc) -> None:
         def then(data: bytes | None) -> None:
             threading.Thread(target=answer, args=(data or b"",)).start()
 
@@ -93,7 +93,7 @@ def test_a_polling_thread_that_is_away_is_stood_in_for() -> None:
     away, back = threading.Event(), threading.Event()
     here: list[bool] = []
 
-    def begin(call: Call) -> None:
+    def begin(call: Rpc) -> None:
         def then(data: bytes | None) -> None:
             if data == b"slow":
                 away.set()
@@ -118,9 +118,9 @@ def test_a_polling_thread_that_is_away_is_stood_in_for() -> None:
 def test_a_client_that_goes_is_noticed() -> None:
     """A cancelled call says so, its end is told once, and an answer to it is no error."""
     begun, over = threading.Event(), threading.Event()
-    calls: list[Call] = []
+    calls: list[Rpc] = []
 
-    def begin(call: Call) -> None:
+    def begin(call: Rpc) -> None:
         def then(_data: bytes | None) -> None:
             calls.append(call)
             call.when_over(over.set)
@@ -143,7 +143,7 @@ def test_a_client_without_a_message_is_noticed() -> None:
     """A stream that a client closes at once gives None."""
     got: list[bytes | None] = []
 
-    def begin(call: Call) -> None:
+    def begin(call: Rpc) -> None:
         def then(data: bytes | None) -> None:
             got.append(data)
             call.end(Code.UNIMPLEMENTED, "one message, please")
@@ -161,7 +161,7 @@ def test_a_client_without_a_message_is_noticed() -> None:
 def test_a_stream_sends_message_after_message() -> None:
     """Each goes out when the one before has; then the status."""
 
-    def begin(call: Call) -> None:
+    def begin(call: Rpc) -> None:
         def go_on(number: int) -> None:
             if number < 5:
                 call.send(bytes([number]), lambda: go_on(number + 1))
@@ -184,9 +184,9 @@ def stopped(server: RpcServer) -> bool:
 def test_stop_waits_for_calls_and_takes_no_new_ones() -> None:
     """What is in work at the end is answered."""
     begun = threading.Event()
-    calls: list[Call] = []
+    calls: list[Rpc] = []
 
-    def begin(call: Call) -> None:
+    def begin(call: Rpc) -> None:
         def then(_data: bytes | None) -> None:
             calls.append(call)
             begun.set()
@@ -222,7 +222,7 @@ def test_stop_ends_what_does_not_end() -> None:
 def test_a_handler_that_fails_does_not_stop_the_server(caplog: pytest.LogCaptureFixture) -> None:
     """The polling thread survives whatever it calls."""
 
-    def begin(call: Call) -> None:
+    def begin(call: Rpc) -> None:
         if call.method == b"/s/broken":
             raise RuntimeError("planted")
         echo(call)
