@@ -72,6 +72,10 @@ class Servable:
             msg = f'Serving signature key "{wanted}" not found.'
             raise SignatureNotFound(msg) from None
 
+    def joins(self, signature: ServedSignature) -> bool:
+        """Whether requests to the signature are joined to batches."""
+        return signature.name in self._batchers
+
     def run(
         self,
         signature: ServedSignature,
