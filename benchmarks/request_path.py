@@ -82,7 +82,7 @@ def load(port: int, concurrency: int, seconds: float, request: bytes) -> dict[st
 def perf_analyzer(tool: str, port: int, concurrency: int, seconds: float) -> dict[str, float]:
     """One round of NVIDIA's tool: three windows, which it wants to agree more or less."""
     command = [tool, "-m", "affine", "--service-kind", "tfserving", "-i", "grpc", "-u", f"127.0.0.1:{port}", "-b", "1"]
-    command += ["--concurrency-range", str(concurrency), "-p", str(round(1000 * seconds / 3)), "-s", "50"]
+    command += ["--concurrency-range", str(concurrency), "-p", str(round(1000 * seconds / 3)), "-s", "400"]
     done = subprocess.run([*command, "--max-trials", "10"], capture_output=True, text=True, check=True)
     rate = re.search(r"Throughput: ([0-9.]+) infer/sec", done.stdout)
     p50, p99 = (re.search(rf"p{p} latency: ([0-9]+) usec", done.stdout) for p in (50, 99))

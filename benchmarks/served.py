@@ -46,7 +46,7 @@ def one_row(package: Package) -> dict[str, Array]:
 
 def in_process(folder: Path, callers: int, seconds: float) -> dict[str, float]:
     """So many threads call the runtime for one row at a time."""
-    package = open_package(folder)
+    package = open_package(NAME, 1, folder)
     servable = load_servable(package, OnnxRuntimeBackend("cpu")).servable
     signature = servable.signature("")
     feeds, outputs = signature.bind(one_row(package)), list(signature.outputs.values())
@@ -76,7 +76,7 @@ def _child(arguments: list[str], request: bytes = b"") -> dict[str, float]:
 def measure(folder: Path, rounds: int, seconds: float) -> list[dict[str, Any]]:
     """Rows of the table: medians over the rounds, and the ratio of the two in each round."""
     package = folder / "models" / NAME / "1"
-    request = encode_predict_request(one_row(open_package(package)), name=NAME)
+    request = encode_predict_request(one_row(open_package(NAME, 1, package)), name=NAME)
     port = free_port()
     command = [sys.executable, "-m", "server", "--repository", str(folder / "models"), "--port", str(port)]
     process = subprocess.Popen([*command, "--metrics-port", "-1"], stderr=subprocess.DEVNULL)
