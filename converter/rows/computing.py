@@ -193,7 +193,7 @@ def resize(node: Node, inputs: Inputs) -> list[Value]:
         if factors is None:
             raise Unproved("how it is resized is not known")
         pairs = zip(value.dims, factors.flat, strict=True)
-        new = [size if factor == ONE else node.unknown(axis) for axis, (size, factor) in enumerate(pairs)]
+        new = [_scaled(size, factor) or node.unknown(axis) for axis, (size, factor) in enumerate(pairs)]
     if value.axis is None:
         if any(size.has_batch for size in new):
             raise Unproved("it is resized by the number of rows")
@@ -201,6 +201,15 @@ def resize(node: Node, inputs: Inputs) -> list[Value]:
     if new[value.axis] != value.dims[value.axis]:
         raise Unproved("it may resize the axis of the rows")
     return [in_rows(new, value.axis)]
+
+
+def _scaled(size: Number, factor: Number) -> Number | None:
+    """The size after scaling, where nothing is rounded."""
+    if factor == ONE:
+        return size
+    if size.value is None or factor.value is None or (size.value * factor.value).denominator != 1:
+        return None
+    return Number(int(size.value * factor.value))
 
 
 @rule("ReduceSum", "ReduceMean", "ReduceMax", "ReduceMin", "ReduceProd", "ReduceL1", "ReduceL2", "ReduceLogSum")

@@ -2,14 +2,15 @@
 
 A number is a factor times symbols. The symbol BATCH is the number of rows that are run together; every other symbol
 stands for a number that depends on the weights and on the sizes of the other axes of the inputs, which are equal
-wherever rows are joined. What cannot be written so, fractions included, becomes a symbol of its own, named by how it
-was computed, so that the same computation gives the same symbol; but only if BATCH is not in it.
+wherever rows are joined. What cannot be written so, or would have to be rounded, becomes a symbol of its own, named by
+how it was computed, so that the same computation gives the same symbol; but only if BATCH is not in it.
 """
 
 import hashlib
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from fractions import Fraction
 from typing import Final
 
 BATCH: Final = "batch"
@@ -22,13 +23,13 @@ class Unproved(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Number:
-    """`factor` times the product of `symbols`, which are sorted."""
+    """`factor` times the product of `symbols`, which are sorted. Only constants of the graph may be fractions."""
 
-    factor: int
+    factor: int | Fraction
     symbols: tuple[str, ...] = ()
 
     @property
-    def value(self) -> int | None:
+    def value(self) -> int | Fraction | None:
         """The number itself, if no symbol is in it."""
         return None if self.symbols else self.factor
 
@@ -91,6 +92,8 @@ def computed(operation: str, *numbers: Number, whole: bool = True) -> Number:
 
 def add(a: Number, b: Number) -> Number:
     """The sum."""
+    if not _whole(a, b):
+        return computed("add", *sorted((a, b), key=str), whole=False)
     if a.factor == 0:
         return b
     if b.factor == 0:
@@ -98,7 +101,7 @@ def add(a: Number, b: Number) -> Number:
     if a.symbols == b.symbols:
         factor = a.factor + b.factor
         return Number(factor, a.symbols if factor else ())
-    return computed("add", *sorted((a, b), key=str), whole=_whole(a, b))
+    return computed("add", *sorted((a, b), key=str))
 
 
 def subtract(a: Number, b: Number) -> Number:
@@ -108,12 +111,12 @@ def subtract(a: Number, b: Number) -> Number:
 
 def multiply(a: Number, b: Number) -> Number:
     """The product."""
-    return a * b
+    return a * b if _whole(a, b) else computed("mul", *sorted((a, b), key=str), whole=False)
 
 
 def divide(a: Number, b: Number) -> Number:
     """The quotient, as integers or as floats: what is not exact is known by name alone."""
-    exact = divided(a, b)
+    exact = divided(a, b) if _whole(a, b) else None
     return computed("div", a, b, whole=False) if exact is None else exact
 
 
@@ -146,10 +149,32 @@ def compare(a: Number, b: Number) -> int | None:
     return None
 
 
+def both(a: Number, b: Number) -> Number:
+    """Whether both are true, as 1 or 0."""
+    if 0 in {a.value, b.value}:
+        return Number(0)
+    return ONE if a == b == ONE else computed("and", *sorted((a, b), key=str))
+
+
+def opposite(a: Number) -> Number:
+    """Whether it is false, as 1 or 0."""
+    return computed("not", a) if a.value is None else Number(int(not a.value))
+
+
+def chosen(condition: Number, yes: Number, no: Number) -> Number:
+    """One of two, by a truth that may be unknown."""
+    if condition.value is not None or yes == no:
+        return yes if condition.value else no
+    return computed("where", condition, yes, no, whole=_whole(yes, no))
+
+
 def cast_whole(number: Number) -> Number:
     """The number as an integer type has it."""
     return number if _whole(number) else computed("int", number)
 
 
 def _whole(*numbers: Number) -> bool:
-    return not any(name.startswith(_FRACTION) for number in numbers for name in number.symbols)
+    return all(
+        isinstance(number.factor, int) and not any(name.startswith(_FRACTION) for name in number.symbols)
+        for number in numbers
+    )

@@ -12,11 +12,15 @@ from converter.rows.dimensions import (
     Number,
     Unproved,
     add,
+    both,
     cast_whole,
+    chosen,
     compare,
+    computed,
     divide,
     largest,
     multiply,
+    opposite,
     smallest,
     subtract,
 )
@@ -29,9 +33,7 @@ Combine = Callable[[Number, Number], Number]
 def _truth(holds: Callable[[int, int], bool]) -> Combine:
     def combine(a: Number, b: Number) -> Number:
         order = compare(a, b)
-        if order is None:
-            raise Unproved("it compares numbers that the analysis does not know")
-        return Number(int(holds(order, 0)))
+        return computed(holds.__name__, a, b) if order is None else Number(int(holds(order, 0)))
 
     return combine
 
@@ -43,6 +45,8 @@ _ARITHMETIC: Final[Mapping[str, Combine]] = {
     "Div": divide,
     "Max": largest,
     "Min": smallest,
+    "And": both,
+    "Or": lambda a, b: opposite(both(opposite(a), opposite(b))),
     "Equal": _truth(operator.eq),
     "Less": _truth(operator.lt),
     "LessOrEqual": _truth(operator.le),
@@ -54,10 +58,10 @@ _REAL_TYPES: Final = frozenset({TensorProto.FLOAT, TensorProto.DOUBLE})
 
 
 _POINTWISE: Final = (
-    "Abs", "Acos", "Acosh", "And", "Asin", "Asinh", "Atan", "Atanh", "BitShift", "BitwiseAnd",
+    "Abs", "Acos", "Acosh", "Asin", "Asinh", "Atan", "Atanh", "BitShift", "BitwiseAnd",
     "BitwiseNot", "BitwiseOr", "BitwiseXor", "Ceil", "Celu", "Clip", "Cos", "Cosh", "Elu", "Erf",
     "Exp", "Floor", "Gelu", "HardSigmoid", "HardSwish", "IsInf", "IsNaN", "LeakyRelu", "Log",
-    "Mean", "Mish", "Mod", "Neg", "Not", "Or", "PRelu", "Pow", "Reciprocal", "RegexFullMatch",
+    "Mean", "Mish", "Mod", "Neg", "PRelu", "Pow", "Reciprocal", "RegexFullMatch",
     "Relu", "Round", "Selu", "Shrink", "Sigmoid", "Sign", "Sin", "Sinh", "Softplus", "Softsign",
     "Sqrt", "StringConcat", "Sum", "Swish", "Tan", "Tanh", "ThresholdedRelu", "Xor",
     "ai.onnx.ml.CategoryMapper", "ai.onnx.ml.LabelEncoder",
@@ -95,12 +99,19 @@ def _combined(combine: Combine, a: Content, b: Content) -> Content:
 def where(_node: Node, inputs: Inputs) -> list[Value]:
     """Chooses between elements; between known numbers where the choice is known."""
     choice, yes, no = (value.content for value in present(inputs))
-    known = choice is not None and all(number.value is not None for number in choice.flat)
-    if known and choice is not None and yes is not None and no is not None:
-        parts = np.broadcast_arrays(choice, yes, no)
-        chosen = (a if c.value else b for c, a, b in zip(*(part.flat for part in parts), strict=True))
-        return [numbers_of(content_of(chosen, parts[0].shape))]
-    return [broadcast(present(inputs))]
+    if choice is None or yes is None or no is None:
+        return [broadcast(present(inputs))]
+    parts = np.broadcast_arrays(choice, yes, no)
+    return [numbers_of(content_of(map(chosen, *(part.flat for part in parts)), parts[0].shape))]
+
+
+@rule("Not")
+def negation(_node: Node, inputs: Inputs) -> list[Value]:
+    """The opposite of each."""
+    value = given(inputs, 0)
+    if value.content is None or value.has_sizes:
+        return [value.other]
+    return [numbers_of(content_of(map(opposite, value.numbers), value.content.shape))]
 
 
 @rule("Identity")
@@ -129,8 +140,12 @@ def cast(node: Node, inputs: Inputs) -> list[Value]:
     if to in _WHOLE_TYPES:
         return [numbers_of(content_of(map(cast_whole, value.numbers), value.content.shape))]
     refuse_rows(value)  # a float rounds large numbers
-    small = all(number.value in {0, 1} for number in value.numbers)
-    return [value if to in _REAL_TYPES or small else value.other]
+    values = [number.value for number in value.numbers]
+    if to in _REAL_TYPES:
+        kept = all(one is None or int(np.float32(one)) == one for one in values)
+    else:
+        kept = all(one in {0, 1} for one in values)
+    return [value if kept else value.other]
 
 
 @rule("QuantizeLinear", "DequantizeLinear")

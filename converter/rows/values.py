@@ -11,6 +11,7 @@ What cannot be claimed is not a value: rules raise Unproved instead.
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 from typing import Any, Final
 
 import numpy as np
@@ -101,10 +102,9 @@ def constant(array: npt.NDArray[Any]) -> Value:
 
 
 def _number(item: float) -> Number:
-    """Whole numbers as they are, others by name: floats would have to be rounded as the runtime rounds them."""
-    if np.isfinite(item) and item == int(item):
-        return Number(int(item))
-    return symbol(repr(item), whole=False)
+    if not np.isfinite(item):
+        return symbol(repr(item), whole=False)
+    return Number(int(item) if item == int(item) else Fraction(item))
 
 
 def in_rows(shape: Sequence[Number], axis: int) -> Value:
