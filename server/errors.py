@@ -7,6 +7,8 @@ SegueError
   - MalformedResponse         the bytes that a server answered with are no PredictResponse
   x Overloaded                the server has no room for the request now
     - ExpiredInQueue          the request's time was over before its turn
+    - CancelledInQueue        its client went away before its turn
+    - QueueFull               too many wait for the same model
   x NotServed                 what was asked for is not here
     - ModelNotFound           no such model, or no such version of it
     - StatusNotFound          no such model or version has ever been seen
@@ -74,6 +76,14 @@ class Overloaded(SegueError):
 
 class ExpiredInQueue(Overloaded):
     """The request's time was over before its turn."""
+
+
+class CancelledInQueue(Overloaded):
+    """The request's client went away before its turn."""
+
+
+class QueueFull(Overloaded):
+    """Too many requests wait for the same model."""
 
 
 class MalformedResponse(SegueError):

@@ -17,6 +17,7 @@ from google.protobuf.message import DecodeError, Message
 
 from server.errors import (
     BackendError,
+    CancelledInQueue,
     ExpiredInQueue,
     InvalidRequest,
     LabelPending,
@@ -28,6 +29,7 @@ from server.errors import (
     ModelsUnavailable,
     OutOfMemory,
     PackageError,
+    QueueFull,
     ReloadOverdue,
     ReloadSuperseded,
     SegueError,
@@ -53,6 +55,8 @@ STATUS_CODES: Mapping[type[SegueError], grpc.StatusCode] = {
     InvalidRequest: Code.INVALID_ARGUMENT,
     MalformedResponse: Code.INTERNAL,
     ExpiredInQueue: Code.RESOURCE_EXHAUSTED,
+    CancelledInQueue: Code.CANCELLED,
+    QueueFull: Code.UNAVAILABLE,
     ModelNotFound: Code.NOT_FOUND,
     StatusNotFound: Code.NOT_FOUND,
     LabelPending: Code.UNAVAILABLE,
@@ -100,6 +104,11 @@ def deadline(context: grpc.ServicerContext) -> float:
     """When the client stops waiting, by time.monotonic(); infinity if it never does."""
     left = context.time_remaining()
     return float("inf") if left is None else time.monotonic() + left
+
+
+def cancelled(context: grpc.ServicerContext) -> Callable[[], bool]:
+    """Tells whether the client has gone away."""
+    return lambda: not context.is_active()
 
 
 def acquire(models: ModelManager, spec: ModelSpec | None) -> Servable:
