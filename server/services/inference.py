@@ -16,7 +16,7 @@ from server.examples import columns, rows_of
 from server.lifecycle.manager import ModelManager
 from server.lifecycle.servable import Servable
 from server.metrics import Metrics
-from server.services.edge import Method, acquire, deadline, parse
+from server.services.edge import Method, acquire, cancelled, deadline, parse
 from server.signatures import DEFAULT_SIGNATURE, ServedSignature
 from server.wire.requests import ModelSpec, spec_from_proto
 
@@ -41,7 +41,7 @@ class InferenceService:
         with acquire(self._models, _spec_of(request)).leased() as servable:
             signature = inference.find_signature(servable.signatures, request.model_spec.signature_name, _NO_SIGNATURE)
             wanted = inference.check_classification(signature)
-            outputs, rows = self._run(servable, signature, wanted, request.input, until=deadline(context))
+            outputs, rows = self._run(servable, signature, wanted, request.input, context=context)
             result = inference.classification_result(outputs, rows)
             reply = inference_pb2.ClassificationResponse(result=result, model_spec=_spec(servable, signature))
             self._metrics.ended("Classify", servable.name, "OK")
@@ -53,7 +53,7 @@ class InferenceService:
         with acquire(self._models, _spec_of(request)).leased() as servable:
             signature = inference.find_signature(servable.signatures, request.model_spec.signature_name, _NO_SIGNATURE)
             wanted = inference.check_regression(signature)
-            outputs, rows = self._run(servable, signature, wanted, request.input, until=deadline(context))
+            outputs, rows = self._run(servable, signature, wanted, request.input, context=context)
             result = inference.regression_result(outputs, rows)
             reply = inference_pb2.RegressionResponse(result=result, model_spec=_spec(servable, signature))
             self._metrics.ended("Regress", servable.name, "OK")
@@ -67,7 +67,7 @@ class InferenceService:
         with acquire(self._models, spec_from_proto(spec)).leased() as servable:
             checked = _check_tasks(request.tasks, servable.signatures)
             for task, (signature, wanted) in zip(request.tasks, checked, strict=True):
-                outputs, rows = self._run(servable, signature, wanted, request.input, until=deadline(context))
+                outputs, rows = self._run(servable, signature, wanted, request.input, context=context)
                 result = reply.results.add(model_spec=_spec(servable, signature))
                 if task.method_name == inference.CLASSIFY:
                     result.classification_result.CopyFrom(inference.classification_result(outputs, rows))
@@ -83,7 +83,7 @@ class InferenceService:
         wanted: Sequence[str],
         examples: inference_pb2.Input,
         *,
-        until: float,
+        context: grpc.ServicerContext,
     ) -> tuple[Mapping[str, Array], int]:
         """Outputs by alias, and the number of rows."""
         begin = time.perf_counter()
@@ -91,7 +91,8 @@ class InferenceService:
         call = signature.call_with_arrays(columns(rows, signature.inputs), wanted)
         timer = self._metrics.timer(servable.name, servable.version, signature.name, servable.backend_name)
         run_begin = time.perf_counter()
-        arrays = servable.run(signature, call.feeds, [onnx_name for _, onnx_name in call.outputs], until)
+        names = [onnx_name for _, onnx_name in call.outputs]
+        arrays = servable.run(signature, call.feeds, names, deadline(context), cancelled(context))
         end = time.perf_counter()
         timer.run.observe(end - run_begin)
         timer.latency.observe(end - begin)

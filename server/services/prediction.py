@@ -9,7 +9,7 @@ from server.errors import InvalidRequest
 from server.lifecycle.manager import ModelManager
 from server.lifecycle.servable import Servable
 from server.metrics import Metrics
-from server.services.edge import Method, acquire, deadline, parse
+from server.services.edge import Method, acquire, cancelled, deadline, parse
 from server.wire.requests import PredictRequest, parse_predict_request, spec_from_proto
 from server.wire.responses import encode_predict_response
 
@@ -34,17 +34,20 @@ class PredictionService:
         request = parse_predict_request(data)
         servable = acquire(self._models, request.model_spec)
         try:
-            return self._predict(servable, request, begin, deadline(context))
+            return self._predict(servable, request, begin, context)
         finally:
             servable.release()
 
-    def _predict(self, servable: Servable, request: PredictRequest, begin: float, until: float) -> bytes:
+    def _predict(
+        self, servable: Servable, request: PredictRequest, begin: float, context: grpc.ServicerContext
+    ) -> bytes:
         assert request.model_spec is not None  # noqa: S101 - acquire has refused requests without one
         signature = servable.signature(request.model_spec.signature_name)
         call = signature.call(request.inputs, request.output_filter)
         timer = self._metrics.timer(servable.name, servable.version, signature.name, servable.backend_name)
         run_begin = time.perf_counter()
-        arrays = servable.run(signature, call.feeds, [onnx_name for _, onnx_name in call.outputs], until)
+        wanted = [onnx_name for _, onnx_name in call.outputs]
+        arrays = servable.run(signature, call.feeds, wanted, deadline(context), cancelled(context))
         run_end = time.perf_counter()
         reply = encode_predict_response(
             [(alias, array) for (alias, _), array in zip(call.outputs, arrays, strict=True)],

@@ -1,4 +1,4 @@
-"""Random graphs: whatever is proved of them is so when ONNX Runtime runs them."""
+"""Random graphs: whatever is proved of them is so when they are computed."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -6,10 +6,11 @@ from typing import Any
 
 import numpy as np
 import onnx
-import onnxruntime
+import pytest
 from hypothesis import HealthCheck, event, given, settings
 from hypothesis import strategies as st
-from onnx import TensorProto, helper
+from onnx import TensorProto, helper, numpy_helper
+from onnx.reference import ReferenceEvaluator
 
 from converter.rows.proof import why_not_apart
 from server.arrays import Array
@@ -35,7 +36,7 @@ class Builder:
     def constant(self, array: Array) -> str:
         """An initializer."""
         name = f"c{len(self.constants)}"
-        self.constants.append(onnx.numpy_helper.from_array(array, name))
+        self.constants.append(numpy_helper.from_array(array, name))
         return name
 
     def numbers(self, *items: int) -> str:
@@ -136,17 +137,16 @@ def graphs(draw: Callable[..., int]) -> onnx.ModelProto:
 
 
 def _answers(model: onnx.ModelProto, batches: list[Array]) -> list[Array] | None:
-    """The answers, or None if the graph makes no sense."""
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads, options.log_severity_level = 1, 4
+    """The answers, or None if the graph makes no sense. A runtime proper might end the process over such graphs."""
     try:
-        session = onnxruntime.InferenceSession(model.SerializeToString(), options, ["CPUExecutionProvider"])
-        return [session.run(None, {"x": batch})[0] for batch in batches]
-    except Exception:  # noqa: BLE001 - ONNX Runtime's exceptions have no common base of their own
+        evaluator: Any = ReferenceEvaluator(model)
+        return [np.asarray(evaluator.run(None, {"x": batch})[0]) for batch in batches]
+    except Exception:  # noqa: BLE001 - numpy raises whatever it likes over a graph that makes no sense
         return None
 
 
-@settings(max_examples=1500, deadline=None, suppress_health_check=list(HealthCheck))
+@pytest.mark.slow
+@settings(max_examples=500, deadline=None, suppress_health_check=list(HealthCheck))
 @given(graphs(), st.integers(0, 5))
 def test_what_is_proved_is_so(model: onnx.ModelProto, seed: int) -> None:
     """In a graph that is proved, a row gets beside others, large ones too, what it gets alone."""
@@ -157,9 +157,10 @@ def test_what_is_proved_is_so(model: onnx.ModelProto, seed: int) -> None:
     x[3] *= 100
     answers = _answers(model, [x[:1], x[1:2], x[2:3], x[3:], x, x[1:3]])
     if answers is None:
-        event("proved, but no runtime takes it")
+        event("proved, but nonsense")
         return
     event("proved and run")
     *alone, all_rows, two = answers
+    assert all(len(answer) == 1 for answer in alone)
     np.testing.assert_allclose(all_rows, np.concatenate(alone), rtol=1e-4, atol=1e-4)
     np.testing.assert_allclose(two, np.concatenate(alone[1:3]), rtol=1e-4, atol=1e-4)
