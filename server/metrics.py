@@ -11,6 +11,7 @@ from prometheus_client import (
     start_http_server,
 )
 
+from server.batching.metrics import BatchCollector
 from server.lifecycle.servable import Loaded
 from server.lifecycle.states import State, VersionStatus
 
@@ -98,6 +99,8 @@ class Metrics:
             ("model", "version", "signature", "output", "backend"),
             registry=registry,
         )
+        self._batches = BatchCollector()
+        registry.register(self._batches)
         self._timers: dict[tuple[str, int, str, str], RequestTimer] = {}
 
     def timer(self, model: str, version: int, signature: str, backend: str) -> RequestTimer:
@@ -127,6 +130,7 @@ class Metrics:
         servable = loaded.servable
         version = str(servable.version)
         self._load_seconds.labels(servable.name, version, servable.backend_name).set(loaded.seconds)
+        self._batches.add(servable.name, servable.version, servable.batchers)
         for proof in servable.proofs:
             labels = (servable.name, version, proof.signature, proof.output, servable.backend_name)
             self._proof.labels(*labels).set(proof.difference.max_absolute)
@@ -144,6 +148,7 @@ class Metrics:
 
     def _forget(self, model: str, version: int) -> None:
         """Drop the series of a version that is gone, so that versions do not add up over months."""
+        self._batches.remove(model, version)
         for metric in (self._latency, self._run, self._load_seconds, self._proof, self._state):
             metric.remove_by_labels({"model": model, "version": str(version)})
         for key in [k for k in self._timers if k[:2] == (model, version)]:
