@@ -72,6 +72,8 @@ class Batcher:
         self._parameters = parameters
         self._clock = clock
         self._at_once = parameters.batch_timeout_micros == 0
+        self._has_sizes = bool(parameters.allowed_batch_sizes)
+        self._largest = parameters.max_batch_size
         self._lock = threading.Lock()
         self._arrived = threading.Condition(self._lock)
         self._queue: deque[_Waiting] = deque()
@@ -115,20 +117,27 @@ class Batcher:
             InvalidRequest: It has more rows than one request may have.
             SegueError: What the run raised for this request.
         """
-        parameters = self._parameters
-        rows = next(iter(feeds.values())).shape[0]
-        if rows > parameters.max_batch_size:
+        rows: int = next(iter(feeds.values())).shape[0]
+        if rows > self._largest:
             return self._submit_large(feeds, outputs, deadline, cancelled)
-        with self._lock:
-            idle = self._at_once and self._free > 0
-            if idle:
-                self._free -= 1
-        if not idle:
-            return self._submit_waiting(feeds, outputs, rows, deadline, cancelled)
-        size = parameters.padded(rows) if rows else 0
+        if self._at_once:
+            with self._lock:
+                free = self._free
+                if free:
+                    self._free = free - 1
+            if free:
+                if self._has_sizes:
+                    return self._run_filled_up(feeds, outputs, rows)
+                try:
+                    return self._run(feeds, outputs)
+                finally:
+                    self._leave(rows, 0)
+        return self._submit_waiting(feeds, outputs, rows, deadline, cancelled)
+
+    def _run_filled_up(self, feeds: Mapping[str, Array], outputs: Sequence[str], rows: int) -> list[Array]:
+        """Run one request that has a place, with rows added up to the next allowed size; give the place up."""
+        size = self._parameters.padded(rows) if rows else 0
         try:
-            if size == rows:
-                return self._run(feeds, outputs)
             return [answer[:rows] for answer in self._run_rows([feeds], outputs, size)]
         finally:
             self._leave(rows, size - rows)
@@ -145,7 +154,7 @@ class Batcher:
         if not parameters.enable_large_batch_splitting:
             answers = self._run(feeds, outputs)
             with self._lock:
-                self._statistics.ran(rows, 0)
+                self._statistics.runs[rows] += 1
             return answers
         with self._lock:
             room = parameters.max_enqueued_batches * size - self._queued_rows
@@ -281,7 +290,8 @@ class Batcher:
         """Count a run, if there was one, and give its place up."""
         with self._lock:
             if rows:
-                self._statistics.ran(rows, padding)
+                self._statistics.runs[rows] += 1
+                self._statistics.padding += padding
             self._free += 1
             if self._queue:
                 self._hand_out()

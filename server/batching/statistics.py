@@ -23,11 +23,6 @@ class Statistics:
     waited: float = 0.0
     """Seconds, of all of them together."""
 
-    def ran(self, rows: int, padding: int) -> None:
-        """Count a run."""
-        self.runs[rows] += 1
-        self.padding += padding
-
     def has_waited(self, seconds: float) -> None:
         """Count the end of a request's waiting."""
         self.waits[bisect_left(WAIT_SECONDS, seconds)] += 1
