@@ -15,12 +15,23 @@ from onnx.reference import ReferenceEvaluator
 from converter.rows.proof import why_not_apart
 from server.arrays import Array
 
+BATCHES = (4, 3)
+
+
+class Nonsense(Exception):
+    """An operation that does not fit its inputs."""
+
+
+def _input(rows: int, seed: int) -> Array:
+    return np.random.default_rng(seed).standard_normal((rows, 2, 3)).astype(np.float32)
+
 
 @dataclass
 class Builder:
-    """A graph under construction: float tensors to go on with, and the nodes."""
+    """A graph under construction: float tensors to go on with, the nodes, and what all are for two sizes of batches."""
 
     draw: Callable[..., int]
+    values: dict[str, list[Array]] = field(default_factory=lambda: {"x": [_input(rows, 0) for rows in BATCHES]})
     names: list[str] = field(default_factory=lambda: ["x"])
     nodes: list[onnx.NodeProto] = field(default_factory=list)
     constants: list[onnx.TensorProto] = field(default_factory=list)
@@ -37,6 +48,7 @@ class Builder:
         """An initializer."""
         name = f"c{len(self.constants)}"
         self.constants.append(numpy_helper.from_array(array, name))
+        self.values[name] = [array] * len(BATCHES)
         return name
 
     def numbers(self, *items: int) -> str:
@@ -46,7 +58,18 @@ class Builder:
     def node(self, operator: str, *inputs: str, outputs: int = 1, **attributes: Any) -> str:
         """A node; returns its first output."""
         names = [f"n{len(self.nodes)}_{index}" for index in range(outputs)]
-        self.nodes.append(helper.make_node(operator, inputs, names, **attributes))
+        node = helper.make_node(operator, inputs, names, **attributes)
+        evaluator: Any = ReferenceEvaluator(node, opsets={"": 18})
+        try:
+            for index in range(len(BATCHES)):
+                answers = evaluator.run(None, {name: self.values[name][index] for name in inputs})
+                for name, answer in zip(names, answers, strict=True):
+                    self.values.setdefault(name, []).append(np.asarray(answer))
+        except Exception as error:
+            for name in names:
+                self.values.pop(name, None)
+            raise Nonsense from error
+        self.nodes.append(node)
         return names[0]
 
     def size(self, axis: int) -> str:
@@ -126,12 +149,19 @@ def _grow(b: Builder) -> str:  # noqa: PLR0911, PLR0912, C901 - one line for eac
 
 @st.composite
 def graphs(draw: Callable[..., int]) -> onnx.ModelProto:
-    """A few operations on x, [batch, 2, 3]; often one that fits no tensor."""
+    """Some operations on x, [batch, 2, 3], that make sense, and if there is one an output of as many rows."""
     builder = Builder(draw)
-    for _ in range(1 + builder.pick(6)):
-        builder.names.append(_grow(builder))
+    for _ in range(3 + builder.pick(10)):
+        there = len(builder.nodes)
+        try:
+            builder.names.append(_grow(builder))
+        except Nonsense:
+            del builder.nodes[there:]
+    rows = [
+        name for name in builder.names[1:] if [v.shape[:1] for v in builder.values[name]] == [(n,) for n in BATCHES]
+    ]
     x = helper.make_tensor_value_info("x", TensorProto.FLOAT, ["batch", 2, 3])
-    y = helper.make_tensor_value_info(builder.names[-1], TensorProto.FLOAT, None)
+    y = helper.make_tensor_value_info((rows or builder.names)[-1], TensorProto.FLOAT, None)
     graph = helper.make_graph(builder.nodes, "g", [x], [y], builder.constants)
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=8)
 
@@ -153,7 +183,7 @@ def test_what_is_proved_is_so(model: onnx.ModelProto, seed: int) -> None:
     if why_not_apart(model):
         event("not proved")
         return
-    x = np.random.default_rng(seed).standard_normal((4, 2, 3)).astype(np.float32)
+    x = _input(4, seed)
     x[3] *= 100
     answers = _answers(model, [x[:1], x[1:2], x[2:3], x[3:], x, x[1:3]])
     if answers is None:
