@@ -7,6 +7,7 @@ SegueError
   - MalformedResponse         the bytes that a server answered with are no PredictResponse
   x Overloaded                the server has no room for the request now
     - ExpiredInQueue          the request's time was over before its turn
+    - CancelledInQueue        its client went away before its turn
     - QueueFull               as many requests wait as may
     - TooLate                 the answer would come after the request's deadline
     - TooManyWatchers         as many streams watch the server's health as may
@@ -79,6 +80,10 @@ class Overloaded(SegueError):
 
 class ExpiredInQueue(Overloaded):
     """The request's time was over before its turn."""
+
+
+class CancelledInQueue(Overloaded):
+    """The request's client went away before its turn."""
 
 
 class QueueFull(Overloaded):

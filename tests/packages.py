@@ -61,7 +61,7 @@ def write_package(folder: Path, affine: Affine | None = None) -> package_pb2.Mod
         for size in value.shape:
             definition.defaults[alias].tensor_shape.dim.add(size=size)
         definition.defaults[alias].tensor_content = value.tobytes()
-    signature.batching.batchable = True
+    signature.batching.batchable = signature.batching.derived = True
     _write_golden(folder, signature, what)
     write_manifest(folder, manifest)
     return manifest

@@ -141,7 +141,7 @@ class Prediction:
         if self._quick:
             arrays = servable.run_alone(signature, call.feeds, names)  # never waits
         else:
-            arrays = servable.run(signature, call.feeds, names, self._rpc.deadline)
+            arrays = servable.run(signature, call.feeds, names, self._rpc.deadline, self._rpc.is_cancelled)
         run_end = time.perf_counter()
         reply = encode_predict_response(
             [(alias, array) for (alias, _), array in zip(call.outputs, arrays, strict=True)],

@@ -90,7 +90,7 @@ def answers(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Row]:
     """What the client found, by the rows' names."""
     root = tmp_path_factory.mktemp("models")
     write_contract_models(root)
-    with serving(root) as server:
+    with serving(root, "--per-model-batching") as server:
         found = client_calls(server.address, [{"method": row["method"], "request": row["request"]} for row in ROWS])
     return {row["name"]: answer for row, answer in zip(ROWS, found, strict=True)}
 
