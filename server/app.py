@@ -8,13 +8,13 @@ from concurrent import futures
 from types import FrameType
 
 import grpc
-from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_health.v1 import health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from protos.serving import model_service_pb2, prediction_service_pb2
 from server.backends.onnx_runtime import Device, DeviceChoice, OnnxRuntimeBackend, choose_device
 from server.batching import BatchingParameters
-from server.config import ServerConfig, parse_channel_arguments
+from server.config import ServerConfig
 from server.errors import SegueError
 from server.heap import share_arenas
 from server.lifecycle.manager import ModelManager
@@ -22,11 +22,13 @@ from server.lifecycle.servable import load_servable
 from server.metrics import Metrics
 from server.observer import Observer
 from server.reload import ConfigWatcher, Reloader, beginning
+from server.services import transport
 from server.services.edge import Edge
+from server.services.health import SERVICE_NAME, Health
 from server.services.inference import InferenceService
 from server.services.model import ModelService
 from server.services.prediction import PredictionService
-from server.services.published import Registrar
+from server.services.published import OpenStreams
 
 logger = logging.getLogger("server")
 
@@ -36,6 +38,8 @@ MODEL = model_service_pb2.DESCRIPTOR.services_by_name["ModelService"]
 
 # Calls that may be open beyond those in work: streams that say nothing, and requests that wait their turn.
 _WAITING_CALLS = 512
+# For runs that cannot be stopped, after their clients are gone.
+_LAST_SECONDS = 2.0
 
 
 class ServerStartError(Exception):
@@ -75,7 +79,8 @@ class Server:
         if begin.file is not None and config.model_config_poll_seconds > 0:
             seconds = config.model_config_poll_seconds
             self._config_watcher = ConfigWatcher(begin.file, begin.in_force, self._reloader, seconds)
-        self._health = health.HealthServicer()
+        self._health = Health(("", PREDICTION.full_name, MODEL.full_name))
+        self._published = OpenStreams()
         self._grpc = self._make_grpc_server()
         self.port = self._bind()
         self.metrics_port: int | None = None
@@ -88,12 +93,11 @@ class Server:
 
     def start(self) -> None:
         """Answer; then load what there is, and say SERVING when that is done."""
-        self._set_health(health_pb2.HealthCheckResponse.NOT_SERVING)
         self._grpc.start()
         self.models.start()
         if self._config_watcher is not None:
             self._config_watcher.start()
-        self._set_health(health_pb2.HealthCheckResponse.SERVING)
+        self._health.set_serving()
         logger.info("serving %s on %s:%d", self._beginning.words, self._config.host, self.port)
         if self._config.socket is not None:
             logger.info("also listening on the socket %s", self._config.socket)
@@ -106,17 +110,20 @@ class Server:
         Args:
             hurry: when set, the wait for clients to turn away ends at once.
         """
-        self._health.enter_graceful_shutdown()
+        self._health.drain()
         logger.info("draining: NOT_SERVING, still answering for %.1f s", self._config.lame_duck_seconds)
         hurry.wait(self._config.lame_duck_seconds)
-        self._grpc.stop(self._config.grace_seconds).wait()
+        stopped = self._grpc.stop(self._config.grace_seconds)
+        self._published.end()  # whoever watches health would keep us for the whole time
+        stopped.wait()
 
     def stop(self) -> None:
         """End at once what `drain` has not ended, and free everything."""
         self._grpc.stop(None).wait()
         if self._config_watcher is not None:
             self._config_watcher.stop()
-        self.models.stop(timeout=self._config.grace_seconds)
+        # gRPC has given requests their time: what still runs answers nobody.
+        self.models.stop(timeout=min(self._config.grace_seconds, _LAST_SECONDS))
         self._stop_metrics()
         logger.info("stopped")
 
@@ -133,18 +140,11 @@ class Server:
                 edge.handler(PREDICTION, {**prediction.methods(), **inference.methods()}),
                 edge.handler(MODEL, model.methods(), model.error_replies()),
             ],
-            options=[
-                *parse_channel_arguments(config.channel_arguments),  # of two settings of one name gRPC takes the first
-                ("grpc.max_receive_message_length", config.max_message_bytes),
-                ("grpc.max_send_message_length", -1),
-                # Two servers on one port would each get some of the requests, silently.
-                ("grpc.so_reuseport", 0),
-            ],
+            options=transport.options(config),
         )
-        published = Registrar(server)
-        health_pb2_grpc.add_HealthServicer_to_server(self._health, published)
-        names = (PREDICTION.full_name, MODEL.full_name, health.SERVICE_NAME, reflection.SERVICE_NAME)
-        reflection.enable_server_reflection(names, published)
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._published.on(server))
+        names = (PREDICTION.full_name, MODEL.full_name, SERVICE_NAME, reflection.SERVICE_NAME)
+        reflection.enable_server_reflection(names, self._published.on(server))
         return server
 
     def _bind(self) -> int:
@@ -162,10 +162,6 @@ class Server:
                 msg = f"cannot listen on the socket {self._config.socket}: is its folder there, and writable?"
                 raise ServerStartError(msg) from error
         return port
-
-    def _set_health(self, status: "health_pb2.HealthCheckResponse.ServingStatus") -> None:
-        for service in ("", PREDICTION.full_name, MODEL.full_name):
-            self._health.set(service, status)
 
 
 def _nothing() -> None:
