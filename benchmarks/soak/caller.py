@@ -2,11 +2,12 @@
 
     python -m benchmarks.soak.caller < SETTINGS-AND-ORDERS
 
-The first line of standard input is {"addresses": [...], "threads": N}. Each further line is an order, in force for every request that begins after it:
+The first line of standard input is {"addresses": [...], "threads": N}. Each further line is an order, in force for
+every request that begins after it, whose calls the threads take in turn:
     {"order": 7, "calls": [{"spec": {"name", "version", "label"}, "rows": N, "least": V}]}
-Threads take the calls in turn. The end of standard input ends the load. To standard output go {"order": N, "answered": M} when every
-thread has ended the requests that it had begun before the order, and at the end {"answered", "failed",
-"wrong", "texts", "seconds": [p50, p99, longest]}.
+The end of standard input ends the load. To standard output goes {"order": N, "answered": M} when every thread has ended
+the request that it had begun before the order, and at the end
+    {"answered", "failed", "wrong", "texts", "seconds": [p50, p99, longest]}
 
 The models are those of `benchmarks.soak.models`: version V answers (1000 V + 1) x, so that an answer tells its version.
 An answer is wrong if its numbers are not those of its model_spec.version, or if that is not the version asked for, or
@@ -61,7 +62,7 @@ class Tally:
             self.texts.append(text)
 
 
-def build(call: dict[str, Any]) -> Any:
+def build(call: dict[str, Any]) -> predict_pb2.PredictRequest:
     """The request of a call, as tf.make_tensor_proto writes it."""
     request = predict_pb2.PredictRequest(output_filter=["y"])
     request.model_spec.name = call["spec"]["name"]
@@ -75,7 +76,7 @@ def build(call: dict[str, Any]) -> Any:
     return request
 
 
-def problem(call: dict[str, Any], reply: Any) -> str | None:
+def problem(call: dict[str, Any], reply: predict_pb2.PredictResponse) -> str | None:
     """What is wrong with an answer."""
     version = reply.model_spec.version.value
     values = reply.outputs["y"].float_val
@@ -86,7 +87,7 @@ def problem(call: dict[str, Any], reply: Any) -> str | None:
     return None
 
 
-def ask(stub: Any, number: int, orders: Orders, tally: Tally) -> None:
+def ask(stub: prediction_service_pb2_grpc.PredictionServiceStub, number: int, orders: Orders, tally: Tally) -> None:
     """One thread: calls until the end."""
     turn = number
     while True:

@@ -4,7 +4,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -19,7 +19,9 @@ _POLL_SECONDS = 0.05
 class ServerProcess:
     """A server that can be started again on the same port."""
 
-    def __init__(self, repository: Path, *options: str, module: str = "server", log: Path | None = None) -> None:
+    def __init__(
+        self, repository: Path, *options: str, module: Sequence[str] = ("server",), log: Path | None = None
+    ) -> None:
         """Make a server; nothing runs before `start`.
 
         Args:
@@ -30,7 +32,7 @@ class ServerProcess:
         """
         self.port = free_port()
         self.address = f"127.0.0.1:{self.port}"
-        self._command = [sys.executable, "-m", module, "--repository", str(repository), "--port", str(self.port)]
+        self._command = [sys.executable, "-m", *module, "--repository", str(repository), "--port", str(self.port)]
         self._command += ["--metrics-port", "-1", "--poll-seconds", "0.2", *options]
         self._log = log
         self.process: subprocess.Popen[bytes] | None = None
@@ -100,5 +102,3 @@ def _is_serving(address: str) -> bool:
         except grpc.RpcError:
             return False
         return bool(reply.status == health_pb2.HealthCheckResponse.SERVING)
-
-

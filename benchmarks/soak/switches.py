@@ -8,7 +8,6 @@ import grpc
 import numpy as np
 
 from benchmarks.soak.asking import Asking, asking, configured
-
 from benchmarks.soak.load import load
 from benchmarks.soak.models import LARGE_ROWS, MODEL, publish
 from benchmarks.soak.servers import ServerProcess, running
