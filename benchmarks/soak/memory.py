@@ -48,7 +48,7 @@ def requests(folder: Path, *, warm_up: int, count: int) -> dict[str, Any]:
 def slope(parts: list[dict[str, Any]]) -> float:
     """Megabytes per million requests: one slope through the samples of all parts, each with a level of its own."""
     xx, xy = (sum(part["sums"][key] for part in parts) for key in ("xx", "xy"))
-    return 1e6 * xy / xx / 1e3
+    return float(1e6 * xy / xx / 1e3)
 
 
 def cycles(folder: Path, *, count: int, settled: int, layers: int = 2) -> dict[str, Any]:

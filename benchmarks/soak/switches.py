@@ -48,11 +48,10 @@ def _entry(repository: Path, labelled: int) -> str:
 
 
 def _calls(version: int) -> Sequence[dict[str, Any]]:
-    latest = {"spec": {"name": MODEL}, "least": version}
-    label = {"spec": {"name": MODEL, "label": "stable"}, "least": version}
-    number = {"spec": {"name": MODEL, "version": version - 1}}
-    large = latest | {"rows": LARGE_ROWS}
-    return [latest, label, number] * 33 + [large]
+    latest: dict[str, Any] = {"spec": {"name": MODEL}, "least": version}
+    label: dict[str, Any] = {"spec": {"name": MODEL, "label": "stable"}, "least": version}
+    number: dict[str, Any] = {"spec": {"name": MODEL, "version": version - 1}}
+    return [latest, label, number] * 33 + [latest | {"rows": LARGE_ROWS}]
 
 
 def _is_refused(ask: Asking, version: int) -> bool:

@@ -2,9 +2,9 @@
 
     python -m benchmarks.soak.ticking FILE [THE SERVER'S OPTIONS]
 
-Without options there is no server: then the process is a control, whose thread is late only because the machine is busy,
-never because somebody holds the interpreter. To FILE goes a line for each gap of 3 ms or more between two ticks: when it
-ended, by time.monotonic(), and how long it was, in seconds.
+Without options there is no server: then the process is a control, whose thread is late only because the machine is
+busy, never because somebody holds the interpreter. To FILE goes a line for each gap of 3 ms or more between two ticks:
+when it ended, by time.monotonic(), and how long it was, in seconds.
 """
 
 import sys
