@@ -17,13 +17,14 @@ from server.lifecycle.states import State
 _SAMPLE_SECONDS = 0.5
 
 
-def requests(folder: Path, *, warm_up: int, count: int) -> dict[str, Any]:
+def requests(folder: Path, *, warm_up: int, count: int, callers: int = 2) -> dict[str, Any]:
     """Sample the memory of a server while it answers.
 
     Args:
         folder: Empty.
         warm_up: Requests before the first sample.
         count: Requests while it is sampled.
+        callers: Client processes.
 
     Returns:
         Figures; "sums" are those of the line fitted through the samples, for `slope`.
@@ -31,7 +32,7 @@ def requests(folder: Path, *, warm_up: int, count: int) -> dict[str, Any]:
     publish(folder, 1)
     server = ServerProcess(folder, log=folder / "log")
     samples: list[tuple[int, int]] = []
-    with running(server), load([server.address], CALLS) as made:
+    with running(server), load([server.address], CALLS, processes=callers) as made:
         while made.answered < warm_up + count:
             made.order(CALLS)
             if made.answered >= warm_up:

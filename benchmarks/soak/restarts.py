@@ -12,7 +12,9 @@ from benchmarks.soak.servers import ServerProcess, running
 CALLS = [{"spec": {"name": MODEL}}] * 99 + [{"spec": {"name": MODEL}, "rows": LARGE_ROWS}]
 
 
-def rolling(folder: Path, *, restarts: int, requests: int, pause: float, lame_duck: float = 1.0) -> dict[str, Any]:
+def rolling(
+    folder: Path, *, restarts: int, requests: int, pause: float, lame_duck: float = 1.0, callers: int = 2
+) -> dict[str, Any]:
     """End the two servers in turn with SIGTERM, and start each again.
 
     Args:
@@ -21,6 +23,7 @@ def rolling(folder: Path, *, restarts: int, requests: int, pause: float, lame_du
         requests: Spread the ends over at least so many requests.
         pause: Seconds from one server's SERVING to the other's SIGTERM at least: a client's way back to the first.
         lame_duck: Seconds; see --lame-duck-seconds.
+        callers: Client processes.
 
     Returns:
         Figures; "exit_codes" has those that there were.
@@ -28,7 +31,7 @@ def rolling(folder: Path, *, restarts: int, requests: int, pause: float, lame_du
     publish(folder, 1)
     servers = [ServerProcess(folder, "--lame-duck-seconds", str(lame_duck), log=folder / f"{i}.log") for i in (0, 1)]
     codes = set()
-    with running(*servers), load([server.address for server in servers], CALLS) as made:
+    with running(*servers), load([server.address for server in servers], CALLS, processes=callers) as made:
         begin = time.monotonic()
         for number in range(restarts):
             server = servers[number % 2]
@@ -44,11 +47,11 @@ def rolling(folder: Path, *, restarts: int, requests: int, pause: float, lame_du
     return {**figures, **seen.figures()}
 
 
-def killing(folder: Path, *, kills: int, pause: float) -> dict[str, Any]:
+def killing(folder: Path, *, kills: int, pause: float, callers: int = 2) -> dict[str, Any]:
     """Kill one of two servers with SIGKILL, start it again, kill the other."""
     publish(folder, 1)
     servers = [ServerProcess(folder, log=folder / f"{i}.log") for i in (0, 1)]
-    with running(*servers), load([server.address for server in servers], CALLS) as made:
+    with running(*servers), load([server.address for server in servers], CALLS, processes=callers) as made:
         for number in range(kills):
             time.sleep(pause)
             servers[number % 2].kill()

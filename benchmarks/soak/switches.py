@@ -17,7 +17,7 @@ from tests.packages import WIDTH
 _SERVED = 3  # versions at once, so that a version asked for by number stays for the next switch
 
 
-def switching(folder: Path, *, switches: int) -> dict[str, Any]:
+def switching(folder: Path, *, switches: int, callers: int = 2) -> dict[str, Any]:
     """Switch versions that often.
 
     A switch is over when the server says that the new version is AVAILABLE, the oldest is at its END, and the label has
@@ -30,7 +30,11 @@ def switching(folder: Path, *, switches: int) -> dict[str, Any]:
     first.write_text(f"model_config_list {{ {_entry(repository, _SERVED)} }}")
     server = ServerProcess(repository, "--model-config-file", str(first), "--admin", log=folder / "log")
     refused = 0
-    with running(server), asking(server.address) as ask, load([server.address], _calls(_SERVED)) as made:
+    with (
+        running(server),
+        asking(server.address) as ask,
+        load([server.address], _calls(_SERVED), processes=callers) as made,
+    ):
         for version in range(_SERVED + 1, _SERVED + 1 + switches):
             publish(repository, version)
             ask.wait_for(MODEL, version, State.AVAILABLE)

@@ -17,8 +17,8 @@ def options(config: ServerConfig) -> list[tuple[str, int | str]]:
         ("grpc.max_send_message_length", -1),
         # Two servers on one port would each get some of the requests, silently.
         ("grpc.so_reuseport", 0),
-        # A client that opens and resets streams as fast as it can takes its own connection's share, not everybody's.
-        # More calls than that wait in the client, which is told the number when it connects.
+        # Handlers of calls that were reset at once pile up. A bound keeps a flood of those from costing other clients
+        # their answers; but what a client begins beyond it is refused, so it must be beyond what clients do.
         ("grpc.max_concurrent_streams", config.max_streams),
         ("grpc.max_allowed_incoming_connections", config.max_connections),
         # A connection that never says hello holds a file descriptor; gRPC's own patience is 120 s.
