@@ -15,6 +15,7 @@ from benchmarks.soak.servers import ServerProcess, running
 from server.lifecycle.states import State
 
 _SAMPLE_SECONDS = 0.5
+_SERIES = 25  # medians of the samples that are kept for people to look at
 
 
 def requests(folder: Path, *, warm_up: int, count: int, callers: int = 2) -> dict[str, Any]:
@@ -27,7 +28,7 @@ def requests(folder: Path, *, warm_up: int, count: int, callers: int = 2) -> dic
         callers: Client processes.
 
     Returns:
-        Figures; "sums" are those of the line fitted through the samples, for `slope`.
+        Figures; "sums" are those of the line fitted through the samples, for `slope`, and "series" is their course.
     """
     publish(folder, 1)
     server = ServerProcess(folder, log=folder / "log")
@@ -43,7 +44,8 @@ def requests(folder: Path, *, warm_up: int, count: int, callers: int = 2) -> dic
     x -= x.mean()
     sums = {"xx": float(x @ x), "xy": float(x @ (y - y.mean()))}
     sizes = {"first": samples[0][1], "largest": int(y.max()), "last": samples[-1][1]}
-    return {"sampled_requests": count, "kilobytes": sizes, "sums": sums, **seen.figures()}
+    series = [int(np.median(part)) for part in np.array_split(y, min(_SERIES, len(y)))]
+    return {"sampled_requests": count, "kilobytes": sizes, "sums": sums, "series": series, **seen.figures()}
 
 
 def slope(parts: list[dict[str, Any]]) -> float:

@@ -99,7 +99,7 @@ def test_headers_that_are_too_large_are_refused_and_harm_nobody(server: RunningS
     with grpc.insecure_channel(server.address) as channel:
         call: grpc.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(PREDICT)
         with pytest.raises(grpc.RpcError) as caught:
-            call(REQUEST, timeout=20, metadata=[("x-large", "x" * 20_000)])
+            call(REQUEST, timeout=20, metadata=(("x-large", "x" * 20_000),))
         assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
         assert call(REQUEST, timeout=20)
 

@@ -124,7 +124,7 @@ def test_a_signal_lets_work_in_flight_finish(tmp_path: Path, number: signal.Sign
 
 def test_a_run_that_cannot_be_stopped_does_not_keep_the_process(tmp_path: Path) -> None:
     """When the time of grace is over the process ends, with 0, whatever still computes: its clients were told."""
-    write_slow_package(tmp_path / "slow" / "1", products=1200)
+    write_slow_package(tmp_path / "slow" / "1", products=10, size=4096)
     with (
         serving(tmp_path, "--lame-duck-seconds", "0", "--grace-seconds", "0.5") as server,
         grpc.insecure_channel(server.address) as channel,
