@@ -24,7 +24,7 @@ from benchmarks.soak.models import convert_vit
 RESULT = Path(__file__).parents[1] / "results" / "soak.json"
 Figures = dict[str, Any]
 
-_MEMORY_PARTS = 4  # of 250,000 requests each
+_MEMORY_PARTS = 2  # of 500,000 requests each
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +72,7 @@ PARTS: Mapping[str, Part] = {
     "stalls": Part(run_vit, smooth),
     **{
         f"requests-{number}": Part(
-            lambda folder: memory.requests(folder, warm_up=50_000, count=1_000_000 // _MEMORY_PARTS), nothing_failed
+            lambda folder: memory.requests(folder, warm_up=100_000, count=1_000_000 // _MEMORY_PARTS), nothing_failed
         )
         for number in range(1, _MEMORY_PARTS + 1)
     },

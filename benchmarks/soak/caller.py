@@ -3,7 +3,7 @@
     python -m benchmarks.soak.caller < SETTINGS-AND-ORDERS
 
 The first line of standard input is {"addresses": [...], "threads": N}. Each further line is an order, in force for
-every request that begins after it, whose calls the threads take in turn:
+every request that begins after it, whose calls the threads take in turn; without calls they rest:
     {"order": 7, "calls": [{"spec": {"name", "version", "label"}, "rows": N, "least": V}]}
 The end of standard input ends the load. To standard output goes {"order": N, "answered": M} when every thread has ended
 the request that it had begun before the order, and at the end
@@ -94,6 +94,7 @@ def ask(stub: prediction_service_pb2_grpc.PredictionServiceStub, number: int, or
         with orders.changed:
             orders.begun[number] = orders.number
             orders.changed.notify_all()
+            orders.changed.wait_for(lambda: orders.ended or orders.calls)
             if orders.ended:
                 return
             call, request = orders.calls[turn % len(orders.calls)]
@@ -122,12 +123,13 @@ def obey(orders: Orders, tallies: Sequence[Tally]) -> None:
             orders.number, orders.calls = order["order"], calls
             if not orders.begun:
                 orders.begun = dict.fromkeys(range(len(tallies)), -1)
-                orders.changed.notify_all()
+            orders.changed.notify_all()
             orders.changed.wait_for(lambda: min(orders.begun.values()) >= orders.number)
         answered = sum(tally.answered for tally in tallies)
         print(json.dumps({"order": orders.number, "answered": answered}), flush=True)
     with orders.changed:
         orders.ended = True
+        orders.changed.notify_all()
 
 
 def main() -> None:

@@ -30,9 +30,9 @@ def options(config: ServerConfig) -> list[tuple[str, int | str]]:
         ("grpc.keepalive_time_ms", 60_000),
         ("grpc.keepalive_timeout_ms", 20_000),
         ("grpc.keepalive_permit_without_calls", 1),
-        # Clients may ask that as often as every 30 s, also while they have no call open; gRPC's own limit is 5 minutes,
-        # and who asks more often is sent away ("too_many_pings") at the third time.
-        ("grpc.http2.min_ping_interval_without_data_ms", 30_000),
+        # Clients may ask the same: gRPC's in Go do so every 10 s at most, others have no limit. Its own bound is 5
+        # minutes; who asks more often is sent away ("too_many_pings") at the third time.
+        ("grpc.http2.min_ping_interval_without_data_ms", 5_000),
         ("grpc.http2.max_ping_strikes", 2),
         # Behind a load balancer that counts connections, a new server gets work only when old connections end.
         ("grpc.max_connection_age_ms", min(age, _NEVER)),

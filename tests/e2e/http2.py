@@ -54,6 +54,10 @@ class Connection:
                     self.socket.sendall(frame(kind, _ACK, 0, payload if kind == PING else b""))
             yield kind, flags, payload
 
+    def ping(self, times: int) -> None:
+        """Ask so often, at once, whether the other side is there."""
+        self.socket.sendall(frame(PING, 0, 0, bytes(8)) * times)
+
     def begin_and_reset(self, path: str, calls: int) -> None:
         """Begin calls and reset each at once."""
         block = request_headers(path)

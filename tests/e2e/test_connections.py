@@ -94,6 +94,14 @@ def test_a_flood_of_resets_costs_others_no_request(server: RunningServer) -> Non
         assert time.monotonic() - begin < 5
 
 
+def test_who_pings_without_end_is_sent_away(server: RunningServer) -> None:
+    """A client that only asks whether we are there, hundreds of times a second, loses its connection."""
+    with connected(port(server)) as connection:
+        connection.ping(20)
+        goodbye = [payload for kind, _, payload in connection.frames() if kind == GOAWAY]
+    assert goodbye[-1].endswith(b"too_many_pings")
+
+
 def test_headers_that_are_too_large_are_refused_and_harm_nobody(server: RunningServer) -> None:
     """The call ends with RESOURCE_EXHAUSTED; the next one on the same connection is answered."""
     with grpc.insecure_channel(server.address) as channel:
