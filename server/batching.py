@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from server import calls
 from server.arrays import Array
 from server.errors import ExpiredInQueue, RunFailed, SegueError
 
@@ -50,6 +51,7 @@ class _Waiting:
     wake: threading.Lock = field(default_factory=threading.Lock)
     batch: list["_Waiting"] | None = None
     answer: list[Array] | None = None
+    started: float = 0.0
     error: SegueError | None = None
 
 
@@ -110,6 +112,8 @@ class Batcher:
             self._wait(item)
         if item.batch is not None:
             self._lead(item.batch)
+        if (call := calls.current()) is not None:
+            call.started = item.started
         if item.error is not None:
             raise item.error
         assert item.answer is not None  # noqa: S101 - whoever leads a batch sets one of the two
@@ -178,6 +182,9 @@ class Batcher:
 
     def _answer(self, batch: Sequence[_Waiting]) -> None:
         """Run a batch; if that fails, each request by itself."""
+        started = calls.now()
+        for item in batch:
+            item.started = started
         try:
             if len(batch) == 1:
                 batch[0].answer = self._run(batch[0].feeds, batch[0].outputs)

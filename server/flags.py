@@ -1,8 +1,8 @@
 """TensorFlow Serving's flags, and what becomes of each here. Pure: a command line in, a command line of ours out.
 
 Nothing that an existing start script says is dropped in silence: a flag is mapped, or its effect is here anyway, or a
-warning names it and what to do instead. Two flags stop the server, because ignoring them would expose what they
-protect. The names and defaults are those of TensorFlow Serving 2.21's main.cc.
+warning names it and what to do instead. One flag stops the server, because ignoring it would expose what it protects.
+The names and defaults are those of TensorFlow Serving 2.21's main.cc.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -50,7 +50,11 @@ FLAGS: tuple[Flag, ...] = (
     Flag("grpc_socket_path", "--socket"),
     Flag("grpc_max_threads", "--request-threads"),
     Flag("grpc_channel_arguments", "--channel-arguments"),
-    Flag("rest_api_port", instead=_NO_REST, same=_same("0")),
+    Flag(
+        "rest_api_port",
+        instead=_NO_REST + "; with --monitoring_config_file it is where the metrics are",
+        same=_same("0"),
+    ),
     Flag("rest_api_num_threads", instead=_NO_REST),
     Flag("rest_api_timeout_in_ms", instead=_NO_REST),
     Flag("rest_api_enable_cors_support", instead=_NO_REST, is_switch=True, same=_OFF),
@@ -79,7 +83,7 @@ FLAGS: tuple[Flag, ...] = (
     ),
     Flag("batching_parameters_file", instead=_NO_FILE, same=_same("")),
     Flag("enable_per_model_batching_parameters", instead=_NO_FILE, is_switch=True, same=_OFF),
-    Flag("monitoring_config_file", instead="metrics are at /metrics on --metrics-port", same=_same("")),
+    Flag("monitoring_config_file", "--monitoring-config-file"),
     Flag(
         "enable_model_warmup",
         instead="every version answers its golden inputs before it serves; that cannot be turned off",
@@ -94,12 +98,7 @@ FLAGS: tuple[Flag, ...] = (
     ),
     Flag("enable_grpc_healthcheck_service", instead="health is always there", is_switch=True, same=_ON),
     Flag("version", "--version", is_switch=True),
-    Flag(
-        "ssl_config_file",
-        instead="this server has no TLS yet: let a proxy end it, and take the flag away",
-        same=_same(""),
-        refused=True,
-    ),
+    Flag("ssl_config_file", "--ssl-config-file"),
     Flag(
         "use_alts_credentials",
         instead="this server has no ALTS: let a proxy end it, and take the flag away",
@@ -169,6 +168,7 @@ def translate(arguments: Sequence[str], environment: Mapping[str, str]) -> Trans
     if _has(reading.ours, "--repository") and (chosen := _chosen(reading)):
         warnings.append(f"--repository has no effect, because {chosen} says what is served")
     result = list(reading.ours)
+    result += _metrics_port(reading)
     for name, value in reading.theirs.items():
         flag = _BY_NAME[name]
         if flag.option:
@@ -220,6 +220,14 @@ def _read(arguments: Sequence[str]) -> _Reading:
         else:
             raise FlagError(f"--{name} needs a value")
     return reading
+
+
+def _metrics_port(reading: _Reading) -> list[str]:
+    """TensorFlow Serving's metrics are on the REST port: whoever reads them there finds them there."""
+    port = reading.theirs.get("rest_api_port", "0")
+    if port == "0" or not reading.theirs.get("monitoring_config_file") or _has(reading.ours, "--metrics-port"):
+        return []
+    return [f"--metrics-port={reading.theirs.pop('rest_api_port')}"]
 
 
 def _checked(flag: Flag, value: str) -> str:

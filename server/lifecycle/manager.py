@@ -138,6 +138,10 @@ class ModelManager:
         """The version to answer with, leased: see Catalogue.acquire."""
         return self._catalogue.acquire(name, version, label)
 
+    def has(self, name: str) -> bool:
+        """Whether a version of that model is available."""
+        return name in self._catalogue.now.available
+
     def configure(self, source: Source, policies: Mapping[str, ModelPolicy]) -> Reload:
         """Replace what is watched and how, as a whole: models that are not there any more are unloaded.
 

@@ -93,6 +93,14 @@ class Servable:
         batcher = self._batchers.get(signature.name)
         if batcher is not None and len({array.shape[0] for array in feeds.values()}) == 1:
             return batcher.submit(feeds, outputs, deadline)
+        return self.run_alone(signature, feeds, outputs)
+
+    def run_alone(self, signature: ServedSignature, feeds: Mapping[str, Array], outputs: Sequence[str]) -> list[Array]:
+        """Run the signature's graph for one request, at once.
+
+        Raises:
+            SegueError: See LoadedGraph.run.
+        """
         return self._graphs[signature.onnx_file].run(feeds, outputs)
 
     def lease(self) -> bool:

@@ -1,74 +1,133 @@
-"""grpc.health.v1.Health: one status for all services of a server.
+"""grpc.health.v1.Health: what load balancers, probes and gRPC's own clients ask, answered whatever else there is to do.
 
-grpcio's own servicer keeps something for every service name that anybody ever watches. This one knows a fixed set.
+The published servicer is not used because it needs a thread for each stream that watches, and keeps every name that
+anyone has ever asked for.
 """
 
 import threading
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Iterable
 
-import grpc
-from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_health.v1 import health_pb2
 
-SERVICE_NAME: str = health.SERVICE_NAME
-Status = health_pb2.HealthCheckResponse.ServingStatus
-_Send = Callable[["health_pb2.HealthCheckResponse | None"], None]
-"""Sends a message of a stream; None ends it."""
+from server.errors import SegueError, TooManyWatchers, UnknownService
+from server.services.statuses import Code, parse
+from server.services.transport import Rpc
+
+SERVICE: str = health_pb2.DESCRIPTOR.services_by_name["Health"].full_name
+_SERVING: int = health_pb2.HealthCheckResponse.SERVING
+_NOT_SERVING: int = health_pb2.HealthCheckResponse.NOT_SERVING
+_SERVICE_UNKNOWN: int = health_pb2.HealthCheckResponse.SERVICE_UNKNOWN
+
+# Streams that watch at once. Each is a client's connection with gRPC's health check on.
+MOST_WATCHERS = 4096
 
 
-class Health(health_pb2_grpc.HealthServicer):  # type: ignore[misc]  # generated without types
-    """Says NOT_SERVING until it is told otherwise."""
+class Health:
+    """The statuses of one server's services."""
 
-    def __init__(self, services: Collection[str]) -> None:
-        self._services = frozenset(services)
-        self._lock = threading.Lock()
-        self._serving = False
+    def __init__(self, services: Iterable[str]) -> None:
+        """Make it, NOT_SERVING.
+
+        Args:
+            services: Names that have a status; the empty one, which stands for the server, always has.
+        """
+        self._services = frozenset({"", *services})
+        self._status: int = _NOT_SERVING
         self._draining = False
-        self._watching: set[_Send] = set()
+        self._lock = threading.Lock()
+        self._watchers: set[_Watcher] = set()
 
-    def set_serving(self) -> None:
-        """Say SERVING, unless the end has begun."""
+    def set_serving(self, *, serving: bool) -> None:
+        """Change the status of all services, and tell whoever watches."""
         with self._lock:
-            self._serving = not self._draining
-            self._tell()
+            self._status = _SERVING if serving and not self._draining else _NOT_SERVING
+            watchers = list(self._watchers)
+        for watcher in watchers:
+            watcher.tell()
 
     def drain(self) -> None:
-        """Say NOT_SERVING from now on."""
-        with self._lock:
-            self._draining, self._serving = True, False
-            self._tell()
+        """Be NOT_SERVING for good."""
+        self._draining = True
+        self.set_serving(serving=False)
 
-    def Check(  # noqa: N802 - the method's name in the protocol
-        self, request: "health_pb2.HealthCheckRequest", context: grpc.ServicerContext
-    ) -> "health_pb2.HealthCheckResponse":
-        """The status now; NOT_FOUND for a service that is not here."""
+    def finish(self) -> None:
+        """End the streams that watch."""
+        with self._lock:
+            watchers = list(self._watchers)
+        for watcher in watchers:
+            watcher.end()
+
+    def check(self, data: bytes) -> bytes:
+        """Answer a HealthCheckRequest.
+
+        Raises:
+            MalformedRequest: The bytes do not parse.
+            UnknownService: It asks for a service that is not here.
+        """
+        request = parse(health_pb2.HealthCheckRequest, data)
         if request.service not in self._services:
-            context.set_code(grpc.StatusCode.NOT_FOUND)
-            return health_pb2.HealthCheckResponse()
-        return self._status()
+            raise UnknownService(f"there is no service {request.service!r} here")
+        return _message(self._status)
 
-    def Watch(  # noqa: N802 - the method's name in the protocol
-        self, request: "health_pb2.HealthCheckRequest", context: grpc.ServicerContext, send_response_callback: _Send
-    ) -> None:
-        """The status now and whenever it changes; SERVICE_UNKNOWN for a service that is not here."""
-        if request.service not in self._services:
-            send_response_callback(health_pb2.HealthCheckResponse(status=Status.SERVICE_UNKNOWN))
-            return  # and never anything else, while the stream stays open, as the protocol demands
+    def watch(self, rpc: Rpc, data: bytes, fail: Callable[[SegueError], None]) -> None:
+        """Answer a HealthCheckRequest with each status from now on, the present one first."""
+        try:
+            request = parse(health_pb2.HealthCheckRequest, data)
+            known = request.service in self._services
+            with self._lock:
+                if len(self._watchers) >= MOST_WATCHERS:
+                    raise TooManyWatchers(f"{MOST_WATCHERS} streams watch already")
+                watcher = _Watcher(rpc, self._current if known else _unknown)
+                self._watchers.add(watcher)
+        except SegueError as error:
+            fail(error)
+            return
+        rpc.when_over(lambda: self._forget(watcher))
+        watcher.tell()
+
+    def _current(self) -> int:
+        return self._status
+
+    def _forget(self, watcher: "_Watcher") -> None:
         with self._lock:
-            self._watching.add(send_response_callback)
-            send_response_callback(self._status())
-        if not context.add_callback(lambda: self._forget(send_response_callback)):
-            self._forget(send_response_callback)  # it has ended already
+            self._watchers.discard(watcher)
 
-    # grpcio then calls it with a function that sends, and no thread waits while the stream is open.
-    Watch.experimental_non_blocking = True  # type: ignore[attr-defined]
 
-    def _status(self) -> "health_pb2.HealthCheckResponse":
-        return health_pb2.HealthCheckResponse(status=Status.SERVING if self._serving else Status.NOT_SERVING)
+def _unknown() -> int:
+    """What is told of a service that is not here, which may come to be: so says the protocol."""
+    return _SERVICE_UNKNOWN
 
-    def _tell(self) -> None:
-        for send in self._watching:
-            send(self._status())
 
-    def _forget(self, send: _Send) -> None:
+def _message(status: int) -> bytes:
+    data: bytes = health_pb2.HealthCheckResponse(status=status).SerializeToString()
+    return data
+
+
+class _Watcher:
+    """One stream. A message is sent when the one before has gone out, and then with the status of that moment."""
+
+    def __init__(self, rpc: Rpc, status: Callable[[], int]) -> None:
+        self._rpc = rpc
+        self._status = status
+        self._lock = threading.Lock()
+        self._sending = False
+        self._told: int | None = None
+
+    def tell(self) -> None:
+        """Send the status if it is news."""
         with self._lock:
-            self._watching.discard(send)
+            status = self._status()
+            if self._sending or status == self._told:
+                return
+            self._sending, self._told = True, status
+        self._rpc.send(_message(status), self._sent)
+
+    def _sent(self) -> None:
+        with self._lock:
+            self._sending = False
+        if not self._rpc.cancelled:
+            self.tell()
+
+    def end(self) -> None:
+        """End the stream."""
+        self._rpc.end(Code.UNAVAILABLE, "the server ends")

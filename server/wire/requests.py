@@ -82,6 +82,17 @@ def parse_predict_request(data: bytes) -> PredictRequest:
         raise MalformedRequest("it has a name that is not UTF-8") from error
 
 
+def peek_model_name(data: bytes) -> str:
+    """The name in a PredictRequest's first ModelSpec, found without a look at the inputs; "" if there is none."""
+    try:
+        for tag, start, stop in fields(data, 0, len(data)):
+            if tag == _MODEL_SPEC:
+                return model_pb2.ModelSpec.FromString(data[start:stop]).name
+    except (WireError, DecodeError):
+        pass
+    return ""
+
+
 def _input(data: bytes, start: int, stop: int) -> RawTensor:
     """Parse one entry of the map of inputs. A missing key or value is the empty one, as for protobuf."""
     alias = ""

@@ -97,6 +97,13 @@ def test_a_flag_without_effect_is_never_silent(flag: Flag) -> None:
         (["--version=false"], []),
         (["--model_name=a", "--model_name=b"], ["--model-name=b"]),
         (["--model_config_file="], []),
+        (["--ssl_config_file=/ssl.conf"], ["--ssl-config-file=/ssl.conf"]),
+        (["--monitoring_config_file=/m"], ["--monitoring-config-file=/m"]),
+        (["--monitoring_config_file=/m", "--rest_api_port=0"], ["--monitoring-config-file=/m"]),
+        (
+            ["--rest_api_port=8501", "--monitoring_config_file=/m"],
+            ["--metrics-port=8501", "--monitoring-config-file=/m"],
+        ),
         (["--repository", "models", "--poll-seconds", "2"], ["--repository", "models", "--poll-seconds", "2"]),
         (["--no-such-flag"], ["--no-such-flag"]),
     ],
@@ -112,14 +119,21 @@ def test_flags_become_our_options(theirs: list[str], expected: list[str]) -> Non
     ("arguments", "text"),
     [
         (["--model_name"], "--model_name needs a value"),
+        (["--use_alts_credentials"], "--use_alts_credentials cannot be followed: this server has no ALTS"),
         (["--enable_batching=maybe"], "--enable_batching must be true or false, not 'maybe'"),
-        (["--ssl_config_file=/ssl.conf"], "--ssl_config_file cannot be followed: this server has no TLS yet"),
     ],
 )
 def test_a_command_line_that_cannot_be_followed_is_refused(arguments: list[str], text: str) -> None:
     """The text names the flag; a server that should be encrypted never answers in the clear."""
     with pytest.raises(FlagError, match=f"^{text}"):
         translate(arguments, {})
+
+
+def test_our_port_of_the_metrics_goes_before_the_rest_port() -> None:
+    """Who says where the metrics are has said it; the REST port then has no effect, which is said."""
+    flags = ["--metrics-port=9", "--rest_api_port=8501", "--monitoring_config_file=/m"]
+    assert ours(*flags) == ["--metrics-port=9", "--monitoring-config-file=/m"]
+    assert [line.partition(" ")[0] for line in warnings(*flags)] == ["--rest_api_port"]
 
 
 def test_the_address_is_never_a_surprise() -> None:
