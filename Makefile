@@ -4,7 +4,7 @@ VENV   ?= .venv
 BIN     = $(VENV)/bin
 PIP     = $(BIN)/pip --disable-pip-version-check --quiet
 
-.PHONY: setup setup-convert setup-serve demo serve test prove check bench overload protos lock clean
+.PHONY: setup setup-convert setup-serve demo serve test prove check bench overload soak protos lock clean
 .DELETE_ON_ERROR:
 
 # One environment for development: serving, conversion, checks and tests.
@@ -44,6 +44,10 @@ bench: setup
 # Three times the load that the server can bear.
 overload: setup
 	$(BIN)/python -m benchmarks.overload
+
+# Under load for about an hour, part by part; done parts are not done again. What is shown: benchmarks/soak/__main__.py.
+soak: setup
+	$(BIN)/python -m benchmarks.soak
 
 protos: setup
 	$(BIN)/python -m protos.generate

@@ -14,7 +14,7 @@ from server.admission import Budget, Workers
 from server.backends.onnx_runtime import Device, DeviceChoice, OnnxRuntimeBackend, choose_device
 from server.batching.choice import choose
 from server.calls import Watcher
-from server.config import ServerConfig, parse_channel_arguments
+from server.config import ServerConfig
 from server.errors import InvalidRequest, SegueError
 from server.heap import share_arenas
 from server.lifecycle.manager import ModelManager
@@ -24,7 +24,7 @@ from server.metrics import Metrics
 from server.monitoring import metrics_paths
 from server.observer import Observer
 from server.reload import ConfigWatcher, Reloader, beginning
-from server.services import health, reflection
+from server.services import connections, health, reflection
 from server.services.edge import Edge
 from server.services.health import Health
 from server.services.inference import InferenceService
@@ -33,7 +33,7 @@ from server.services.prediction import PredictionService
 from server.services.reflection import Reflection
 from server.services.security import SecurityRefused, secure
 from server.services.statuses import Code
-from server.services.transport import Options, RpcServer
+from server.services.transport import RpcServer
 
 logger = logging.getLogger("server")
 
@@ -44,6 +44,8 @@ MODEL = model_service_pb2.DESCRIPTOR.services_by_name["ModelService"]
 # Requests for metadata and status in work at once, and configurations that are waited for.
 _STATUS_THREADS = 4
 _RELOAD_THREADS = 4
+# For runs that cannot be stopped, after their clients are gone.
+_LAST_SECONDS = 2.0
 
 
 class ServerStartError(Exception):
@@ -142,7 +144,8 @@ class Server:
         self._rpc.stop(None)
         if self._config_watcher is not None:
             self._config_watcher.stop()
-        self.models.stop(timeout=self._config.grace_seconds)
+        # Requests have had their time: what still runs answers nobody.
+        self.models.stop(timeout=min(self._config.grace_seconds, _LAST_SECONDS))
         self._stop_metrics()
         self._stop_tracing()
         logger.info("stopped")
@@ -161,7 +164,7 @@ class Server:
 
     def _make_rpc_server(self) -> RpcServer:
         config = self._config
-        rpc = RpcServer(_options(config))
+        rpc = RpcServer(connections.options(config))
         threads = config.request_threads
         share = max(1, threads * 3 // 4)  # the rest is left to other models
         models = Workers("model", threads, waiting=config.max_waiting_requests, share=share)
@@ -242,16 +245,6 @@ def _watchers(config: ServerConfig) -> tuple[list[Watcher], Callable[[], None]]:
     if config.log_requests != "off":
         watchers.append(AccessLog(successes=config.log_requests == "all"))
     return watchers, stop
-
-
-def _options(config: ServerConfig) -> Options:
-    return [
-        *parse_channel_arguments(config.channel_arguments),  # of two settings of one name gRPC takes the first
-        ("grpc.max_receive_message_length", config.max_message_bytes),
-        ("grpc.max_send_message_length", -1),
-        # Two servers on one port would each get some of the requests, silently.
-        ("grpc.so_reuseport", 0),
-    ]
 
 
 def _device(config: ServerConfig) -> DeviceChoice:

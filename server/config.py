@@ -126,6 +126,17 @@ class ServerConfig:
         least=1,
         most=2**31 - 1,
     )
+    max_streams: int = _setting(
+        1000,  # with 4,000 a flood of resets costs other clients requests; with 100 a client's own bursts are refused
+        "Calls open at once on one connection.",
+        RUNNING,
+        least=1,
+        most=2**31 - 1,
+    )
+    max_connections: int = _setting(10_000, "Connections open at once.", RUNNING, least=1, most=2**31 - 1)
+    max_connection_age_seconds: float = _setting(
+        0.0, "End a connection, calls first, after about that long; 0 never.", RUNNING, least=0, most=1e6
+    )
     lame_duck_seconds: float = _setting(1.0, "After SIGTERM: keep answering, NOT_SERVING.", RUNNING, least=0)
     grace_seconds: float = _setting(30.0, "After that: time for requests under way.", RUNNING, least=0)
     metrics_port: int = _setting(

@@ -68,7 +68,7 @@ class Metrics:
         )
         self._failures = Counter(
             "segue_model_load_failures",
-            "Versions that did not become available.",
+            "Packages that did not load.",
             ("model",),
             registry=registry,
         )
@@ -104,9 +104,13 @@ class Metrics:
         """See lifecycle.manager.Observer."""
         self._state.labels(model, str(status.version)).set(status.state)
         if status.error is not None:
-            self._failures.labels(model).inc()
+            self.load_failed(model)
         elif status.state is State.END:
             self._forget(model, status.version)
+
+    def load_failed(self, model: str) -> None:
+        """Count a package that did not load."""
+        self._failures.labels(model).inc()
 
     def loaded(self, loaded: Loaded) -> None:
         """See lifecycle.manager.Observer."""

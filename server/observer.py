@@ -2,6 +2,7 @@
 
 import logging
 
+from server.errors import SegueError
 from server.lifecycle.servable import Loaded
 from server.lifecycle.states import State, VersionStatus
 from server.metrics import Metrics
@@ -31,4 +32,12 @@ class Observer:
         logger.info(
             "model %s version %d proved on %s in %.2f s: largest difference from TensorFlow %.1e",
             *(servable.name, servable.version, servable.backend_name, loaded.seconds, worst),
+        )
+
+    def not_replaced(self, model: str, version: int, error: SegueError) -> None:
+        """See lifecycle.manager.Observer."""
+        self._metrics.load_failed(model)
+        logger.error(
+            "model %s version %d: the package that is in its folder now does not load; the one before serves on: %s",
+            *(model, version, error.message),
         )

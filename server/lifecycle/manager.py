@@ -1,7 +1,7 @@
 """Watches the folders of models and keeps the right versions in memory, by each model's policy.
 
-One thread looks at the folders; a few load. Requests never wait for either: they read a snapshot that is replaced
-whole.
+One thread looks at the folders; a few load. Requests never wait for either (see `catalogue`), nor does whoever asks for
+a status: nothing is read from a disk while the lock is held.
 """
 
 import logging
@@ -9,30 +9,30 @@ import threading
 import time
 from collections.abc import Callable, Collection, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor, wait
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Protocol
 
-from server.errors import (
-    ModelNotFound,
-    ReloadOverdue,
-    ReloadSuperseded,
-    RunFailed,
-    SegueError,
-    StatusNotFound,
-)
+from server.errors import ReloadOverdue, ReloadSuperseded, RunFailed, SegueError, StatusNotFound
 from server.lifecycle import labels
-from server.lifecycle.plan import DEFAULT_POLICY, ModelPolicy, Step, next_step
+from server.lifecycle.catalogue import Catalogue
+from server.lifecycle.plan import DEFAULT_POLICY, ModelPolicy, Step
+from server.lifecycle.record import Look, ModelRecord, look
 from server.lifecycle.servable import Loaded, Servable
 from server.lifecycle.states import State, VersionStatus
-from server.repository.package import Package, fingerprint, open_package
+from server.lifecycle.unloading import UNLOAD_SECONDS, let_go
+from server.repository.package import Package, open_package
 from server.repository.places import Source
 
 logger = logging.getLogger(__name__)
 
-_MAX_ENDED = 32  # versions of a model that ended long ago; more are forgotten
 # How often a caller who waits for models is looked after: whether it is still there.
 _PATIENCE_SECONDS = 0.5
+
+_Found = Mapping[str, Mapping[int, Path] | None]
+_Looks = Mapping[str, tuple[Mapping[int, Look | None], Mapping[int, Look]]]
+"""By model: what had been seen of its versions, and what is seen now."""
 
 
 class Observer(Protocol):
@@ -46,16 +46,9 @@ class Observer(Protocol):
         """A version has become available."""
         ...
 
-
-@dataclass(slots=True)
-class _Model:
-    name: str
-    folders: Mapping[int, Path] = field(default_factory=dict)
-    statuses: dict[int, VersionStatus] = field(default_factory=dict)
-    servables: dict[int, Servable] = field(default_factory=dict)
-    failed_with: dict[int, tuple[object, ...]] = field(default_factory=dict)
-    last_look: dict[int, tuple[object, ...]] = field(default_factory=dict)
-    busy: bool = False
+    def not_replaced(self, model: str, version: int, error: SegueError) -> None:
+        """A version serves on, though its folder now holds another package: that one does not load."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +72,7 @@ class ModelManager:
         labels_before_versions: bool = False,
         poll_seconds: float = 1.0,
         load_threads: int = 2,
+        unload_seconds: float = UNLOAD_SECONDS,
     ) -> None:
         """Make a manager; nothing happens before `start` or `poll`.
 
@@ -93,6 +87,7 @@ class ModelManager:
             poll_seconds: how often to look; 0 looks once. TensorFlow Serving's --file_system_poll_wait_seconds has the
                 same default.
             load_threads: how many models may load at once; versions of one model never do.
+            unload_seconds: how long a version that goes waits for its requests.
         """
         self._source = source
         self._policies = dict(policies or {})
@@ -100,14 +95,13 @@ class ModelManager:
         self._load = load
         self._observer = observer
         self._poll_seconds = poll_seconds
+        self._unload_seconds = unload_seconds
         self._pool = ThreadPoolExecutor(load_threads, thread_name_prefix="load")
         self._lock = threading.Lock()
         self._changed = threading.Condition(self._lock)
-        self._models: dict[str, _Model] = {}
-        self._available: Mapping[str, Mapping[int, Servable]] = {}
-        self._labels: labels.Labels = {}
+        self._models: dict[str, ModelRecord] = {}
+        self._catalogue = Catalogue()
         self._reloads = 0
-        self._starting = True
         self._stopping = threading.Event()
         self._watcher = threading.Thread(target=self._watch, name="watch", daemon=True)
         self._scan_error = ""
@@ -117,53 +111,36 @@ class ModelManager:
     def start(self) -> None:
         """Load what is there, wait until that is done, then keep watching in a thread."""
         wait(self.poll())
-        self._starting = False
-        for name, label, version in labels.pending(self._policies, self._labels):
+        self._catalogue.starting = False
+        for name, label, version in labels.pending(self._policies, self._catalogue.now.labels):
             logger.warning("model %s: label %r waits for version %d to be available", name, label, version)
         if self._poll_seconds > 0:
             self._watcher.start()
 
     def stop(self, timeout: float | None = None) -> None:
-        """Stop watching, then unload everything, waiting at most `timeout` seconds for a version's requests to end."""
+        """Stop watching, then unload everything.
+
+        Args:
+            timeout: seconds for all requests to end, in all; None waits for ever.
+        """
         with self._changed:
             self._stopping.set()
             self._changed.notify_all()
-        if self._watcher.is_alive():
-            self._watcher.join()
+            going = [(model, tuple(model.servables)) for model in self._models.values()]
         self._pool.shutdown(wait=False, cancel_futures=True)
-        for model in self._models.values():
-            self._retire(model, tuple(model.servables), timeout)
+        end = float("inf") if timeout is None else time.monotonic() + timeout
+        for model, versions in going:
+            self._retire(model, versions, end)
+        if self._watcher.is_alive():
+            self._watcher.join(_PATIENCE_SECONDS)  # it may hang in a disk that does not answer
 
     def acquire(self, name: str, version: int | None = None, label: str | None = None) -> Servable:
-        """The version to answer with, leased: call its `release` when done.
-
-        Args:
-            name: the model.
-            version: a version number, or None for the highest available.
-            label: a version label, instead of a number.
-
-        Raises:
-            ModelNotFound: no such model or version is available; the texts are TensorFlow Serving's.
-            InvalidRequest: the label is unknown.
-            LabelPending: the label is known, but the server has only just begun to load.
-        """
-        while True:
-            wanted = version if label is None else self._labelled(name, label)
-            versions = self._available.get(name)
-            chosen = wanted if wanted is not None else max(versions) if versions else None
-            servable = versions.get(chosen) if versions and chosen is not None else None
-            if servable is None:
-                if label is not None and wanted != self._labelled(name, label):
-                    continue  # the label was moved between our two looks, and the version it had is gone
-                text = f"Latest({name})" if wanted is None else f"Specific({name}, {wanted})"
-                raise ModelNotFound(f"Servable not found for request: {text}")
-            if servable.lease():
-                return servable
-            # It began to close after the snapshot was read; the next snapshot lacks it already.
+        """The version to answer with, leased: see Catalogue.acquire."""
+        return self._catalogue.acquire(name, version, label)
 
     def has(self, name: str) -> bool:
         """Whether a version of that model is available."""
-        return name in self._available
+        return name in self._catalogue.now.available
 
     def configure(self, source: Source, policies: Mapping[str, ModelPolicy]) -> Reload:
         """Replace what is watched and how, as a whole: models that are not there any more are unloaded.
@@ -174,13 +151,14 @@ class ModelManager:
             LabelUnavailable: a label is given to a version that is not available; then nothing has changed.
         """
         with self._changed:
-            labels.check(policies, self._labels, self._available, early=self._labels_before_versions)
+            now = self._catalogue.now
+            labels.check(policies, now.labels, now.available, early=self._labels_before_versions)
             before = self._names()
             self._source, self._policies = source, dict(policies)
             self._reloads += 1
             reload = Reload(self._reloads, frozenset(policies.keys() - before))
             for name in reload.new & self._models.keys():
-                self._models[name].failed_with.clear()  # whoever adds a model again wants it tried again
+                self._models[name].refused.clear()  # whoever adds a model again wants it tried again
             self._publish()
         self.poll()
         return reload
@@ -211,7 +189,8 @@ class ModelManager:
                     raise ReloadSuperseded("the server is ending")
                 if reload.number != self._reloads:
                     raise ReloadSuperseded("another configuration has replaced this one")
-                outcomes = {name: self._outcome(name) for name in reload.new}
+                known = {name: self._models.get(name) for name in reload.new}
+                outcomes = {name: model.outcome() if model else None for name, model in known.items()}
                 pending = sorted(name for name, outcome in outcomes.items() if outcome is None)
                 if not pending:
                     return {name: status for name, status in outcomes.items() if status and status.error}
@@ -227,19 +206,6 @@ class ModelManager:
 
     def _names(self) -> set[str]:
         return {*self._policies, *(model.name for model in self._models.values() if model.folders)}
-
-    def _outcome(self, name: str) -> VersionStatus | None:
-        """How the first load of a model has ended, or None while it has not. Called with the lock held."""
-        model = self._models.get(name)
-        if model is None or model.busy:
-            return None
-        known = sorted(model.statuses.values(), key=lambda status: status.version, reverse=True)
-        available = [status for status in known if status.state is State.AVAILABLE]
-        failed = [status for status in known if status.error is not None and status.version in model.folders]
-        return next(iter(available + failed), None)
-
-    def _labelled(self, name: str, label: str) -> int:
-        return labels.version_of(name, label, self._labels, self._policies, starting=self._starting)
 
     def statuses(self, name: str, version: int | None = None) -> list[VersionStatus]:
         """What is known of a model's versions, the highest first.
@@ -270,9 +236,10 @@ class ModelManager:
                     self._scan_error = str(error)
                 return []
             self._scan_error = ""
+            looks = self._look(found)
             with self._lock:
                 if source is self._source:  # else it was replaced while we looked
-                    return self._begin_all(found)
+                    return self._begin_all(found, looks)
 
     def _watch(self) -> None:
         while not self._stopping.wait(self._poll_seconds):
@@ -281,43 +248,58 @@ class ModelManager:
             except Exception:
                 logger.exception("looking at the repository failed unexpectedly; looking again")
 
-    def _begin_all(self, found: Mapping[str, Mapping[int, Path] | None]) -> list[Future[None]]:
+    def _look(self, found: _Found) -> _Looks:
+        """Look into the folders of versions that failed, or that serve."""
+        with self._lock:
+            watched = {name: model.watched() for name, model in self._models.items()}
+        looks = {}
+        for name, before in watched.items():
+            folders = found.get(name) or {}
+            looks[name] = before, {v: look(folders[v], before[v]) for v in before.keys() & folders.keys()}
+        return looks
+
+    def _begin_all(self, found: _Found, looks: _Looks) -> list[Future[None]]:
         """Have every model brought up to what was found. Called with the lock held."""
         for name, folders in found.items():
             if folders and name not in self._models:
-                self._models[name] = _Model(name)
+                self._models[name] = ModelRecord(name)
         for model in self._models.values():
             folders = found.get(model.name, {})
             if folders is not None:
                 model.folders = folders
+            if model.name in looks:
+                model.saw(*looks[model.name])
         started = [self._begin(model) for model in self._models.values()]
         return [future for future in started if future is not None]
 
-    def _begin(self, model: _Model) -> Future[None] | None:
+    def _begin(self, model: ModelRecord) -> Future[None] | None:
         """Have one model brought up to its folders, unless that is under way. Called with the lock held."""
         if model.busy or self._stopping.is_set():
             return None
-        _forget_old(model)
+        model.forget_old()
         if self._next_step(model) is None:
             return None
         model.busy = True
         return self._pool.submit(self._advance, model)
 
-    def _advance(self, model: _Model) -> None:
+    def _next_step(self, model: ModelRecord) -> Step | None:
+        return model.next_step(self._policies.get(model.name, DEFAULT_POLICY))
+
+    def _advance(self, model: ModelRecord) -> None:
         """Take steps until the model is as it should be for the folders that were seen last."""
         try:
             while work := self._take_step(model):
                 step, folders = work
                 if step.load is not None:
                     self._bring_up(model, step.load, folders[step.load])
-                self._retire(model, step.retire, timeout=None)
+                self._retire(model, step.retire)
         except BaseException:
             logger.exception("model %s: bringing it up to date failed unexpectedly", model.name)
             with self._changed:
                 model.busy = False
             raise
 
-    def _take_step(self, model: _Model) -> tuple[Step, Mapping[int, Path]] | None:
+    def _take_step(self, model: ModelRecord) -> tuple[Step, Mapping[int, Path]] | None:
         """The next step and the folders that it is for.
 
         Without one the model is free in the same moment, so that what is found later is not lost between the two.
@@ -330,20 +312,16 @@ class ModelManager:
             self._changed.notify_all()
             return None
 
-    def _next_step(self, model: _Model) -> Step | None:
-        def unchanged(version: int) -> bool:
-            seen = fingerprint(model.folders[version])
-            before, model.last_look[version] = model.last_look.get(version), seen
-            # Files that still change are a copy under way.
-            return seen == model.failed_with.get(version) or seen != before
-
-        policy = self._policies.get(model.name, DEFAULT_POLICY)
-        return next_step(model.folders.keys(), model.statuses, unchanged, policy)
-
-    def _bring_up(self, model: _Model, version: int, folder: Path) -> None:
-        seen = fingerprint(folder)
-        self._move(model, version, State.START)
-        self._move(model, version, State.LOADING)
+    def _bring_up(self, model: ModelRecord, version: int, folder: Path) -> None:
+        """Load a version: a new one, or the package that is by now in the folder of one that serves."""
+        seen = look(folder)
+        with self._lock:
+            if self._stopping.is_set():
+                return
+            replaces = version in model.servables
+        if not replaces:
+            self._move(model, version, State.START)
+            self._move(model, version, State.LOADING)
         try:
             loaded = self._load(open_package(model.name, version, folder))
         except SegueError as error:
@@ -354,30 +332,50 @@ class ModelManager:
             self._fail(model, version, seen, RunFailed("loading failed unexpectedly; see the server's log"))
             return
         with self._lock:
-            model.failed_with.pop(version, None)
-            model.servables[version] = loaded.servable
-            self._publish()
-        self._observer.loaded(loaded)
-        self._move(model, version, State.AVAILABLE)
+            old = model.servables.get(version)
+            if stopping := self._stopping.is_set():
+                old = loaded.servable  # nobody would unload it later
+            else:
+                model.refused.pop(version, None)
+                model.servables[version] = loaded.servable
+                model.sources[version] = model.looks[version] = seen
+                self._publish()
+        if not stopping:
+            self._observer.loaded(loaded)
+        if not stopping and not replaces:
+            self._move(model, version, State.AVAILABLE)
+        elif old is not None:
+            let_go(old, self._unload_seconds)
 
-    def _fail(self, model: _Model, version: int, seen: tuple[object, ...], error: SegueError) -> None:
+    def _fail(self, model: ModelRecord, version: int, seen: Look, error: SegueError) -> None:
         with self._lock:
-            model.failed_with[version] = seen
-        self._move(model, version, State.END, error)
+            model.refused[version] = model.looks[version] = seen
+            serves = version in model.servables
+        if serves:
+            self._observer.not_replaced(model.name, version, error)
+        elif model.statuses[version].state is State.LOADING:
+            self._move(model, version, State.END, error)
 
-    def _retire(self, model: _Model, versions: tuple[int, ...], timeout: float | None) -> None:
+    def _retire(self, model: ModelRecord, versions: tuple[int, ...], end: float | None = None) -> None:
+        """Unload versions; for `end` see `let_go`."""
         for version in versions:
             with self._lock:
-                servable = model.servables.pop(version)
+                servable = model.servables.pop(version, None)
                 self._publish()
-                named = [label for label, v in self._labels.get(model.name, {}).items() if v == version]
+                named = [label for label, v in self._catalogue.now.labels.get(model.name, {}).items() if v == version]
+            if servable is None:
+                continue  # the end of the server came first
             if named and not self._stopping.is_set():
                 logger.warning("model %s: version %d goes, which has the labels %s", model.name, version, named)
             self._move(model, version, State.UNLOADING)
-            servable.close(timeout)
-            self._move(model, version, State.END)
+            let_go(servable, self._unload_seconds, partial(self._ended, model, version), end=end)
 
-    def _move(self, model: _Model, version: int, state: State, error: SegueError | None = None) -> None:
+    def _ended(self, model: ModelRecord, version: int) -> None:
+        self._move(model, version, State.END)
+        with self._lock:
+            self._begin(model)  # what has come under that number meanwhile was not loaded before its end
+
+    def _move(self, model: ModelRecord, version: int, state: State, error: SegueError | None = None) -> None:
         with self._changed:
             old = model.statuses.get(version)
             new = VersionStatus(version) if old is None else old.moved(state, error)
@@ -386,19 +384,6 @@ class ModelManager:
         self._observer.status_changed(model.name, new)
 
     def _publish(self) -> None:
-        """Replace the snapshots that requests read. Called with the lock held."""
-        self._available = {m.name: dict(m.servables) for m in self._models.values() if m.servables}
-        early = self._labels_before_versions
-        self._labels = labels.assign(self._policies, self._labels, self._available, early=early)
-
-
-def _forget_old(model: _Model) -> None:
-    gone = [v for v, s in model.statuses.items() if s.state is State.END and v not in model.folders]
-    for version in sorted(gone)[:-_MAX_ENDED]:
-        del model.statuses[version]
-    for version in [v for v in model.failed_with if v not in model.folders]:
-        del model.failed_with[version]
-        model.last_look.pop(version, None)
-        # Its error is no news of what may yet come under that number.
-        if model.statuses[version].error is not None:
-            del model.statuses[version]
+        """Replace what requests read. Called with the lock held."""
+        available = {m.name: dict(m.servables) for m in self._models.values() if m.servables}
+        self._catalogue.replace(available, self._policies, early_labels=self._labels_before_versions)

@@ -57,6 +57,7 @@ def next_step(
     statuses: Mapping[int, VersionStatus],
     unchanged: Callable[[int], bool],
     policy: ModelPolicy = DEFAULT_POLICY,
+    replaced: Collection[int] = (),
 ) -> Step | None:
     """Decide the next step, or None if the model is as it should be.
 
@@ -65,6 +66,7 @@ def next_step(
         statuses: what is known of the versions so far.
         unchanged: whether a version that failed still has the files that it failed with.
         policy: which of the versions shall serve.
+        replaced: versions that serve, but whose folder holds another package by now.
     """
     available = {v for v, status in statuses.items() if status.state is State.AVAILABLE}
     keep: set[int] = set()
@@ -73,10 +75,14 @@ def next_step(
             break
         if policy.only is not None and version not in policy.only:
             continue
+        if version in replaced:
+            return Step(load=version)
         if version in available:
             keep.add(version)
             continue
         status = statuses.get(version)
+        if status is not None and status.state is State.UNLOADING:
+            continue  # its number is free again when it has ended
         if status is None or status.error is None or not unchanged(version):
             return Step(load=version)
     if not keep and present and not policy.wants_nothing():

@@ -143,13 +143,18 @@ class Servable:
         finally:
             self.release()
 
-    def close(self, timeout: float | None = None) -> None:
-        """Refuse new leases, wait until those given have ended (at most `timeout` seconds), then free the graphs."""
+    def drained(self, timeout: float | None = None) -> bool:
+        """Refuse new leases; True if those given have ended within `timeout` seconds."""
         with self._condition:
             self._closing = True
-            self._condition.wait_for(lambda: self._leases == 0, timeout)
+            return self._condition.wait_for(lambda: self._leases == 0, timeout)
+
+    def close(self, timeout: float | None = None) -> bool:
+        """Free the graphs when the leases have ended, at the latest after `timeout` seconds; returns `drained`."""
+        drained = self.drained(timeout)
         for graph in self._graphs.values():
             graph.close()
+        return drained
 
 
 @dataclass(frozen=True, slots=True)

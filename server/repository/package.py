@@ -95,6 +95,21 @@ def fingerprint(path: Path) -> tuple[object, ...]:
     return tuple((name, s.st_ino, s.st_size, s.st_mtime_ns) for name, s in stats)
 
 
+def identity(path: Path) -> str | None:
+    """What tells the package in a version folder from every other; None where there is none.
+
+    It is the digest of the manifest, which has the digests of all other files: unlike `fingerprint` it stays the same
+    when the same files are copied anew.
+    """
+    manifest = path / MANIFEST
+    try:
+        if not stat.S_ISREG(manifest.stat().st_mode) or manifest.stat().st_size > _MAX_MANIFEST_BYTES:
+            return None
+        return file_digest(manifest)[0]
+    except OSError:
+        return None
+
+
 def _read_manifest(path: Path) -> ModelPackage:
     manifest_path = path / MANIFEST
     if not manifest_path.is_file():

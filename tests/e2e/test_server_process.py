@@ -122,6 +122,20 @@ def test_a_signal_lets_work_in_flight_finish(tmp_path: Path, number: signal.Sign
     assert not listening(server.address)
 
 
+def test_a_run_that_cannot_be_stopped_does_not_keep_the_process(tmp_path: Path) -> None:
+    """When the time of grace is over the process ends, with 0, whatever still computes: its clients were told."""
+    write_slow_package(tmp_path / "slow" / "1", products=10, size=4096)
+    with (
+        serving(tmp_path, "--lame-duck-seconds", "0", "--grace-seconds", "0.5") as server,
+        grpc.insecure_channel(server.address) as channel,
+    ):
+        call: grpc.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(PREDICT)
+        waiting = call.future(encode_predict_request({"x": np.array(3, np.float32)}, name="slow"), timeout=60)
+        server.process.send_signal(signal.SIGTERM)
+        assert server.process.wait(timeout=15) == 0
+        assert waiting.exception() is not None
+
+
 def test_a_second_signal_does_not_wait(tmp_path: Path) -> None:
     """Whoever presses Ctrl-C twice gets the prompt back although health is being drained for a minute."""
     write_package(tmp_path / "affine" / "1")

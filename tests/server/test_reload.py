@@ -192,7 +192,9 @@ def test_a_reload_supersedes_what_was_served(root: Path, config_file: Path) -> N
         assert served(client, "new") == 7
         assert served(client, "affine", label="stable") == 2
         with server.models._changed:
-            assert server.models._changed.wait_for(lambda: "other" not in server.models._available, SECONDS)
+            assert server.models._changed.wait_for(
+                lambda: "other" not in server.models._catalogue.now.available, SECONDS
+            )
         assert client.error("Predict", encode_predict_request(INPUTS, name="other")) == (
             Code.NOT_FOUND,
             "Servable not found for request: Latest(other)",
@@ -296,7 +298,7 @@ def test_a_changed_file_is_applied(root: Path, config_file: Path) -> None:
         before = server.models._reloads
         config_file.write_text(f"model_config_list {{ {entry('fresh', root / 'place')} }}")
         with server.models._changed:
-            assert server.models._changed.wait_for(lambda: "fresh" in server.models._available, SECONDS)
+            assert server.models._changed.wait_for(lambda: "fresh" in server.models._catalogue.now.available, SECONDS)
         assert served(client, "fresh") == 2
         assert server.models._reloads == before + 1
 

@@ -2,10 +2,12 @@
 
 import shutil
 import threading
+import time
 from collections.abc import Iterator
 from concurrent.futures import wait
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,6 +20,7 @@ from server.errors import (
     ModelNotFound,
     ReloadOverdue,
     ReloadSuperseded,
+    SegueError,
     SignatureNotFound,
     StatusNotFound,
 )
@@ -36,6 +39,7 @@ class Recorder:
 
     def __init__(self) -> None:
         self.changes: list[tuple[str, int, State]] = []
+        self.not_replaced_with: list[tuple[str, int, str]] = []
         self._changed = threading.Condition()
 
     def status_changed(self, model: str, status: VersionStatus) -> None:
@@ -51,6 +55,10 @@ class Recorder:
 
     def loaded(self, loaded: Loaded) -> None:
         """See Observer."""
+
+    def not_replaced(self, model: str, version: int, error: SegueError) -> None:
+        """See Observer."""
+        self.not_replaced_with.append((model, version, error.message))
 
 
 @pytest.fixture
@@ -387,3 +395,157 @@ def test_a_place_that_is_away_costs_nothing(
     (tmp_path / "affine").mkdir()
     settle(manager)
     assert states(manager) == {1: State.END}
+
+
+def replace_folder(folder: Path, affine: Affine) -> None:
+    """Remove a version and put another package in its place, both between two looks of the manager."""
+    shutil.rmtree(folder)
+    write_package(folder, affine)
+
+
+def test_a_number_that_is_used_again_is_noticed(manager: ModelManager, recorder: Recorder, tmp_path: Path) -> None:
+    """A version deleted and made anew between two looks is replaced without a moment in which none answers."""
+    write_package(tmp_path / "affine" / "1", Affine(scale=2))
+    settle(manager)
+    replace_folder(tmp_path / "affine" / "1", Affine(scale=5))
+    assert manager.poll() == [], "files that have just changed may still be changing"
+    old = manager.acquire("affine")
+    with joined(threading.Thread(target=settle, args=(manager,), name="replace")):
+        assert answer(old) == 3.0
+        old.release()
+    with manager.acquire("affine").leased() as servable:
+        assert answer(servable) == 6.0
+    assert [state for _, _, state in recorder.changes] == [State.START, State.LOADING, State.AVAILABLE]
+    assert manager.poll() == []
+
+
+def test_a_package_that_does_not_load_replaces_nothing(
+    manager: ModelManager, recorder: Recorder, tmp_path: Path
+) -> None:
+    """What serves goes on, the refusal is told once, and a better package is taken when it comes."""
+    write_package(tmp_path / "affine" / "1", Affine(scale=2))
+    settle(manager)
+    replace_folder(tmp_path / "affine" / "1", Affine(scale=5, claimed_scale=7))
+    for _ in range(4):
+        settle(manager)
+    ((model, version, text),) = recorder.not_replaced_with
+    assert (model, version) == ("affine", 1)
+    assert "does not reproduce" in text
+    with manager.acquire("affine", 1).leased() as servable:
+        assert answer(servable) == 3.0
+    replace_folder(tmp_path / "affine" / "1", Affine(scale=7))
+    for _ in range(2):
+        settle(manager)
+    with manager.acquire("affine", 1).leased() as servable:
+        assert answer(servable) == 8.0
+
+
+def test_the_same_package_copied_anew_is_not_loaded_again(manager: ModelManager, tmp_path: Path) -> None:
+    """Restoring a backup over a repository costs nothing."""
+    write_package(tmp_path / "affine" / "1")
+    settle(manager)
+    before = manager.acquire("affine")
+    before.release()
+    shutil.copytree(tmp_path / "affine" / "1", tmp_path / "copy")
+    shutil.rmtree(tmp_path / "affine" / "1")
+    (tmp_path / "copy").rename(tmp_path / "affine" / "1")
+    for _ in range(3):
+        assert manager.poll() == []
+    with manager.acquire("affine").leased() as servable:
+        assert servable is before
+
+
+def test_a_number_comes_back_after_a_rollback(manager: ModelManager, tmp_path: Path) -> None:
+    """Version 2 is deleted, version 1 serves again, and the next version 2 is another one."""
+    write_package(tmp_path / "affine" / "1", Affine(scale=1))
+    write_package(tmp_path / "affine" / "2", Affine(scale=2))
+    settle(manager)
+    shutil.rmtree(tmp_path / "affine" / "2")
+    settle(manager)
+    assert numbers(manager) == {1}
+    write_package(tmp_path / "affine" / "2", Affine(scale=3))
+    settle(manager)
+    with manager.acquire("affine", 2).leased() as servable:
+        assert answer(servable) == 4.0
+
+
+def test_a_request_that_hangs_holds_up_nothing_else(tmp_path: Path, recorder: Recorder) -> None:
+    """Its model gets new versions, also of the number that it holds, and after a time its memory is given back."""
+    backend = OnnxRuntimeBackend("cpu", threads=1)
+    manager = ModelManager(
+        Repository(tmp_path),
+        lambda package: load_servable(package, backend),
+        observer=recorder,
+        load_threads=1,
+        unload_seconds=0.1,
+    )
+    write_package(tmp_path / "affine" / "1", Affine(scale=1))
+    settle(manager)
+    hanging = manager.acquire("affine")
+    write_package(tmp_path / "affine" / "2", Affine(scale=2))
+    settle(manager)  # the one loading thread is free again
+    recorder.wait_for("affine", 1, State.END)
+    with pytest.raises(SegueError, match="the graph is closed"):
+        answer(hanging)
+    replace_folder(tmp_path / "affine" / "1", Affine(scale=5))
+    shutil.rmtree(tmp_path / "affine" / "2")
+    settle(manager)
+    with manager.acquire("affine").leased() as servable:
+        assert (servable.version, answer(servable)) == (1, 6.0)
+    hanging.release()
+    manager.stop()
+
+
+def test_stopping_waits_for_all_requests_together(tmp_path: Path, recorder: Recorder) -> None:
+    """The time that an end may take does not grow with the number of models."""
+    backend = OnnxRuntimeBackend("cpu", threads=1)
+    manager = ModelManager(Repository(tmp_path), lambda package: load_servable(package, backend), observer=recorder)
+    for number in range(8):
+        write_package(tmp_path / f"affine-{number}" / "1")
+    settle(manager)
+    for number in range(8):
+        manager.acquire(f"affine-{number}")
+    begin = time.monotonic()
+    manager.stop(timeout=0.25)
+    assert time.monotonic() - begin < 1.5
+    assert all(states(manager, f"affine-{number}") == {1: State.END} for number in range(8))
+
+
+class Stuck:
+    """A folder on a disk that does not answer, once it has hung."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self.reached = threading.Event()
+        self.answers = threading.Event()
+        self.answers.set()
+
+    def __fspath__(self) -> str:
+        self.reached.set()
+        assert self.answers.wait(20)
+        return str(self._path)
+
+    def __truediv__(self, name: str) -> Path:
+        return Path(self) / name
+
+    def scan(self) -> dict[str, dict[int, Any]]:
+        """The one model whose one version lies in this folder; see Source."""
+        return {"affine": {1: self}}
+
+
+def test_a_disk_that_hangs_keeps_no_answer_back(tmp_path: Path, recorder: Recorder) -> None:
+    """While the manager waits for a folder, requests and questions for the status are answered."""
+    write_package(tmp_path / "1")
+    stuck = Stuck(tmp_path / "1")
+    backend = OnnxRuntimeBackend("cpu", threads=1)
+    manager = ModelManager(stuck, lambda package: load_servable(package, backend), observer=recorder)
+    settle(manager)
+    stuck.reached.clear()
+    stuck.answers.clear()
+    with joined(threading.Thread(target=settle, args=(manager,), name="look")):
+        assert stuck.reached.wait(20)
+        assert states(manager) == {1: State.AVAILABLE}
+        with manager.acquire("affine").leased() as servable:
+            assert answer(servable) == 3.0
+        stuck.answers.set()
+    manager.stop()

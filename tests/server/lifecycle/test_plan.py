@@ -85,6 +85,19 @@ def test_all_serves_whatever_is_there() -> None:
     assert next_step({3}, available(1, 3), lambda _: True, policy) == Step(retire=(1,))
 
 
+def test_another_package_under_a_serving_number_is_loaded_in_its_place() -> None:
+    """It is loaded beside the one that serves, also if a lower version serves too."""
+    assert next_step({1, 2}, available(1, 2), lambda _: True, ModelPolicy.all(), {2}) == Step(load=2)
+    assert next_step({1, 2}, available(2), lambda _: True, DEFAULT_POLICY, {2}) == Step(load=2)
+
+
+def test_a_number_that_still_unloads_is_waited_for() -> None:
+    """Its folder came back before the last request on the old version has ended."""
+    unloading = {2: VersionStatus(2, State.UNLOADING)}
+    assert next_step({2}, unloading, lambda _: True) is None
+    assert next_step({1, 2}, available(1) | unloading, lambda _: True) is None
+
+
 def test_specific_serves_these_and_no_others() -> None:
     """A newer version waits until the policy names it."""
     assert next_step({1, 2, 3}, {}, lambda _: True, ModelPolicy.specific([1, 2])) == Step(load=2)

@@ -1,0 +1,117 @@
+"""`make soak`: every part in turn; each takes less than ten minutes, and what is done already is not done again.
+
+    python -m benchmarks.soak [--again] [PART ...]
+
+Results go to benchmarks/results/soak.json part by part, so that an interrupted soak goes on where it was. The exit code
+is 1 if a part has not shown what it must. Figures of latency and of gaps need a machine that does nothing else.
+"""
+
+import argparse
+import json
+import sys
+import tempfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks.machine import describe
+from benchmarks.soak import memory, restarts, stalls, switches
+from benchmarks.soak.models import convert_vit
+
+RESULT = Path(__file__).parents[1] / "results" / "soak.json"
+Figures = dict[str, Any]
+
+_MEMORY_PARTS = 2  # of 500,000 requests each
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """One thing that the soak shows."""
+
+    run: Callable[[Path], Figures]
+    holds: Callable[[Figures], bool]
+    """Whether the figures are as they must be."""
+
+
+def nothing_failed(figures: Figures) -> bool:
+    """No request failed, no answer was wrong, every end was in order."""
+    return figures["failed"] == figures["wrong"] == 0 and set(figures.get("exit_codes", [0])) == {0}
+
+
+def run_vit(folder: Path) -> Figures:
+    """The stalls of ViT-Base."""
+    convert_vit(folder / "models", folder)
+    image = np.random.default_rng(7).standard_normal((1, 3, 224, 224), np.float32)
+    return stalls.stalls(folder, "vit", {"pixel_values": image}, loads=10, steady=20)
+
+
+def smooth(figures: Figures) -> bool:
+    """Nobody held the interpreter for long, and the other model was hardly late."""
+    gaps = {when: gap["beyond_control"] for when, gap in figures["longest_gap_milliseconds"].items()}
+    p99 = figures["neighbour_p99_milliseconds"]
+    return bool(gaps["loading"] <= 50 and gaps["running"] <= 10 and p99["loading"] <= 1.5 * p99["steady"])
+
+
+PARTS: Mapping[str, Part] = {
+    "rolling": Part(
+        lambda folder: restarts.rolling(folder, restarts=20, requests=100_000, pause=2.0),
+        lambda figures: nothing_failed(figures) and figures["requests"] >= 100_000,
+    ),
+    "killing": Part(lambda folder: restarts.killing(folder, kills=20, pause=2.0), nothing_failed),
+    "switching": Part(
+        lambda folder: switches.switching(folder, switches=100),
+        lambda figures: nothing_failed(figures) and figures["ended_versions_refused"] == 100,
+    ),
+    "cycles": Part(
+        lambda folder: memory.cycles(folder, count=200, settled=50),
+        lambda figures: figures["growth_percent"] <= 5,
+    ),
+    "stalls": Part(run_vit, smooth),
+    **{
+        f"requests-{number}": Part(
+            lambda folder: memory.requests(folder, warm_up=100_000, count=1_000_000 // _MEMORY_PARTS), nothing_failed
+        )
+        for number in range(1, _MEMORY_PARTS + 1)
+    },
+}
+
+
+def show_slope(results: dict[str, Figures]) -> bool:
+    """The slope through all parts about memory, once they are all there; True unless it is too steep."""
+    parts = [figures for name, figures in results.items() if name.startswith("requests-")]
+    if len(parts) < _MEMORY_PARTS:
+        return True
+    slope = memory.slope(parts)
+    results["memory"] = {"requests": 1_000_000, "megabytes_per_million_requests": round(slope, 3)}
+    print(f"memory: {slope:+.2f} MB per million requests", flush=True)
+    return slope <= 1
+
+
+def main() -> int:
+    """Run the parts; returns the exit code."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("parts", nargs="*", metavar="PART", help=", ".join(PARTS))
+    parser.add_argument("--again", action="store_true", help="also parts that are done")
+    options = parser.parse_args()
+    if unknown := sorted(set(options.parts) - set(PARTS)):
+        parser.error(f"no such part: {', '.join(unknown)}")
+    results: dict[str, Figures] = json.loads(RESULT.read_text())["parts"] if RESULT.exists() else {}
+    good = True
+    for name in options.parts or PARTS:
+        if name not in results or options.again:
+            with tempfile.TemporaryDirectory(prefix="segue-soak-") as folder:
+                results[name] = PARTS[name].run(Path(folder))
+        held = PARTS[name].holds(results[name])
+        good &= held
+        print(f"{name}: {'holds' if held else 'DOES NOT HOLD'}: {json.dumps(results[name])}", flush=True)
+        good &= show_slope(results)
+        RESULT.parent.mkdir(exist_ok=True)
+        RESULT.write_text(json.dumps({"machine": describe(), "parts": results}, indent=1) + "\n")
+    return 0 if good else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,151 @@
+"""How long a server's interpreter stands still, and how late other models' answers come, while a large model loads."""
+
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks.soak.asking import Asking, asking, configured
+from benchmarks.soak.models import MODEL, publish
+from benchmarks.soak.servers import ServerProcess, running
+from server.arrays import Array
+from server.lifecycle.states import State
+from tests.packages import WIDTH
+
+Window = tuple[float, float]
+"""From when to when, by time.monotonic()."""
+_BESIDE = 0.02  # seconds around a gap in which the control's gaps excuse it
+
+
+@dataclass
+class Neighbour:
+    """A client of another model that asks a hundred times a second, whatever happens."""
+
+    ask: Asking
+    seen: list[tuple[float, float]] = field(default_factory=list)
+    """When a request was due and how long it was until its answer."""
+    ended: threading.Event = field(default_factory=threading.Event)
+
+    def run(self) -> None:
+        """Ask until told to end."""
+        ones = np.ones((1, WIDTH), np.float32)
+        due = time.monotonic()
+        while not self.ended.wait(max(0.0, due - time.monotonic())):
+            self.ask.predict(MODEL, {"x": ones, "bias": ones})
+            self.seen.append((due, time.monotonic() - due))
+            due += 0.01
+
+
+def stalls(
+    folder: Path,
+    model: str,
+    inputs: Mapping[str, Array],
+    *,
+    loads: int,
+    steady: float,
+    server_options: Sequence[str] = (),
+) -> dict[str, Any]:
+    """Load and run a model in a server whose interpreter is watched, beside a control process.
+
+    Args:
+        folder: Has the model's package in "models".
+        model: Its name.
+        inputs: Of one request.
+        loads: How often to load it.
+        steady: Seconds before the first load, for comparison.
+        server_options: More of the server's command line.
+    """
+    repository = folder / "models"
+    publish(repository, 1)
+    ticks, control = folder / "ticks", folder / "control"
+    module = ("benchmarks.soak.ticking", str(ticks))
+    server = ServerProcess(repository, "--admin", *server_options, module=module)
+    loading: list[Window] = []
+    runs: list[Window] = []
+    with ticking(control), running(server), asking(server.address) as ask, asking(server.address) as other:
+        kept, heavy = (configured(name, repository / name) for name in (MODEL, model))
+        ask.configure(kept)
+        ask.wait_for(model, 1, State.END)
+        neighbour = Neighbour(other)
+        thread = threading.Thread(target=neighbour.run, name="neighbour")
+        thread.start()
+        try:
+            begin = time.monotonic()
+            time.sleep(steady)
+            calm = (begin, time.monotonic())
+            for _ in range(loads):
+                loading.append(timed(lambda: ask.configure(kept, heavy)))
+                runs += [timed(lambda: ask.predict(model, inputs)) for _ in range(5)]
+                ask.configure(kept)
+                ask.wait_for(model, 1, State.END)
+        finally:
+            neighbour.ended.set()
+            thread.join()
+    gaps, excuses = read(ticks), read(control)
+    return {
+        "loads": loads,
+        "load_seconds": round(float(np.median([end - begin for begin, end in loading])), 2),
+        "run_seconds": round(float(np.median([end - begin for begin, end in runs])), 3),
+        "longest_gap_milliseconds": {
+            "steady": worst(gaps, excuses, [calm]),
+            "loading": worst(gaps, excuses, loading),
+            "running": worst(gaps, excuses, runs),
+        },
+        "neighbour_p99_milliseconds": {"steady": p99(neighbour.seen, [calm]), "loading": p99(neighbour.seen, loading)},
+    }
+
+
+def timed(action: Any) -> Window:  # noqa: ANN401 - whatever it returns
+    """Do something and say when."""
+    begin = time.monotonic()
+    action()
+    return begin, time.monotonic()
+
+
+@contextmanager
+def ticking(path: Path) -> Iterator[None]:
+    """A control process for the length of the block."""
+    with subprocess.Popen([sys.executable, "-m", "benchmarks.soak.ticking", str(path)]) as process:
+        try:
+            yield
+        finally:
+            process.kill()
+
+
+def read(path: Path) -> list[Window]:
+    """The gaps that a ticker has written down."""
+    pairs = [line.split() for line in path.read_text().splitlines()] if path.exists() else []
+    return [(float(end) - float(gap), float(end)) for end, gap in pairs]
+
+
+def worst(gaps: Sequence[Window], excuses: Sequence[Window], windows: Sequence[Window]) -> dict[str, float]:
+    """The longest gaps within the windows, in milliseconds.
+
+    Returns:
+        "seen", the longest; "beyond_control", the longest less the control's longest at the same time; "typical", the
+        median over the windows of that. Whoever holds the interpreter does so each time, a busy machine now and then.
+    """
+    seen, own = 0.0, []
+    for w_begin, w_end in windows:
+        beyond = 0.0
+        for begin, end in gaps:
+            if begin < w_end and end > w_begin:
+                beside = [e - b for b, e in excuses if b < end + _BESIDE and e > begin - _BESIDE]
+                seen = max(seen, end - begin)
+                beyond = max(beyond, end - begin - max(beside, default=0.0))
+        own.append(beyond)
+    longest = {"seen": seen, "beyond_control": max(own), "typical": float(np.median(own))}
+    return {name: round(1e3 * seconds, 1) for name, seconds in longest.items()}
+
+
+def p99(seen: Sequence[tuple[float, float]], windows: Sequence[Window]) -> float:
+    """Of the requests that were due within the windows."""
+    times = [seconds for due, seconds in seen if any(begin <= due < end for begin, end in windows)]
+    return round(1e3 * float(np.percentile(times, 99)), 2) if times else 0.0
