@@ -111,11 +111,16 @@ def _examples() -> inference_pb2.Input:
 
 def _mutated(rng: Rng, good: list[Request]) -> Request:
     chosen = rng.choice(good)
-    data = chosen.data
-    for _ in range(rng.choice((1, 1, 1, 2, 3))):
-        data = rng.choice(MUTATIONS)(rng, data, rng.choice(good).data)
+    data = mutated(rng, chosen.data, rng.choice(good).data)
     # Sometimes another method's bytes: they may parse as something.
     return Request(rng.choice(good).path if rng.random() < 0.1 else chosen.path, data)
+
+
+def mutated(rng: Rng, data: bytes, other: bytes) -> bytes:
+    """Valid bytes with something broken; pieces of the other ones may come into them."""
+    for _ in range(rng.choice((1, 1, 1, 2, 3))):
+        data = rng.choice(MUTATIONS)(rng, data, other)
+    return data
 
 
 def _flip(rng: Rng, data: bytes, _other: bytes) -> bytes:
