@@ -277,7 +277,9 @@ def scan_tensor(alias: str, data: bytes, start: int, stop: int, depth: int = MAX
     if plain is not None:
         return _plain_tensor(alias, data, plain, stop, depth)
     found = find_values(alias, data, start, stop, depth)
-    form = form_of(found.dtype, found.shape, depth - 1)
+    for shape in found.shapes[1:] and found.shapes:
+        form_of(found.dtype, shape, depth - 1)  # each must be a message by itself
+    form = form_of(found.dtype, b"".join(found.shapes), depth - 1)
     kind = form.kind
     if found.content is not None:
         found.check_typed(None)

@@ -69,6 +69,8 @@ def find_plainly(data: bytes, start: int, stop: int) -> Plain | None:
             return None
         shape = data[shape_start:values]
         tag = data[values]
+        if tag >= 0x80:  # it goes on in the next byte
+            return None
         if tag == _STRING and kind is STRING:
             strings = _count_strings(data, values, stop)
             return Plain(dtype, shape, kind, values, False, strings) if strings else None  # noqa: FBT003 - a record
@@ -110,7 +112,7 @@ class Found:
         stop: Where it ends.
         depth: How many more levels of groups are allowed.
         dtype: DataType number.
-        shape: A TensorShapeProto.
+        shapes: A TensorShapeProto; several of them are merged.
         content: Start and end of `tensor_content`, unless it is empty.
         strings: How many entries string_val has.
         packed: Start and end of each packed field by its tag; its last piece if there are several.
@@ -122,7 +124,7 @@ class Found:
     stop: int
     depth: int
     dtype: int
-    shape: bytes
+    shapes: list[bytes]
     content: tuple[int, int] | None
     strings: int
     packed: dict[int, tuple[int, int]]
@@ -187,7 +189,7 @@ def find_values(alias: str, data: bytes, start: int, stop: int, depth: int) -> F
             raise MalformedTensor(alias, "resource handles and variants are not served")
         elif tag in _SINGLE:
             usual = False
-    return Found(data, start, stop, depth, dtype, b"".join(shapes), content, strings, packed, usual)
+    return Found(data, start, stop, depth, dtype, shapes, content, strings, packed, usual)
 
 
 def _check(data: bytes, start: int, stop: int, kind: ElementType, *, deep: bool) -> None:
