@@ -23,6 +23,7 @@ from server.metrics import Metrics
 from server.observer import Observer
 from server.reload import ConfigWatcher, Reloader, beginning
 from server.services.edge import Edge
+from server.services.health import Health
 from server.services.inference import InferenceService
 from server.services.model import ModelService
 from server.services.prediction import PredictionService
@@ -75,7 +76,7 @@ class Server:
         if begin.file is not None and config.model_config_poll_seconds > 0:
             seconds = config.model_config_poll_seconds
             self._config_watcher = ConfigWatcher(begin.file, begin.in_force, self._reloader, seconds)
-        self._health = health.HealthServicer()
+        self._health = Health()
         self._grpc = self._make_grpc_server()
         self.port = self._bind()
         self.metrics_port: int | None = None
@@ -125,7 +126,7 @@ class Server:
         edge = Edge(self._metrics, config.request_threads)
         prediction = PredictionService(self.models, self._metrics, tensor_content=config.tensor_content)
         inference = InferenceService(self.models, self._metrics)
-        model = ModelService(self.models, self._reloader.apply if config.admin else None)
+        model = ModelService(self.models, self._metrics, self._reloader.apply if config.admin else None)
         server = grpc.server(
             # gRPC holds a thread for each open call, also for one that only waits: health must find one besides.
             futures.ThreadPoolExecutor(config.request_threads + _WAITING_CALLS, thread_name_prefix="request"),

@@ -125,6 +125,10 @@ class ServedSignature:
                 feeds[spec.onnx_name] = array
         return Call(feeds, [(alias, self.outputs[alias]) for alias in wanted])
 
+    def alias_of(self, onnx_name: str) -> str:
+        """What clients call an input of the ONNX graph."""
+        return next((spec.alias for spec in self.inputs if spec.onnx_name == onnx_name), onnx_name)
+
     def bind(self, arrays: Mapping[str, Array]) -> dict[str, Array]:
         """Feeds by ONNX name for arrays by alias that are known to fit, such as golden inputs."""
         return {spec.onnx_name: arrays[spec.alias] for spec in self.inputs if spec.onnx_name}

@@ -16,7 +16,7 @@ from protos.serving import metadata_pb2
 from server.arrays import Array
 from server.backends.interface import Backend, GraphSpec, LoadedGraph, TensorPort
 from server.batching import Batcher, BatchingParameters
-from server.errors import DamagedPackage, ProofFailed, SignatureNotFound
+from server.errors import DamagedPackage, ProofFailed, SignatureNotFound, UnreadableText
 from server.parity import Difference, Tolerance, compare
 from server.repository.package import Package
 from server.signatures import DEFAULT_SIGNATURE, ServedSignature
@@ -91,9 +91,12 @@ class Servable:
             SegueError: See LoadedGraph.run and Batcher.submit.
         """
         batcher = self._batchers.get(signature.name)
-        if batcher is not None and len({array.shape[0] for array in feeds.values()}) == 1:
-            return batcher.submit(feeds, outputs, deadline)
-        return self._graphs[signature.onnx_file].run(feeds, outputs)
+        try:
+            if batcher is not None and len({array.shape[0] for array in feeds.values()}) == 1:
+                return batcher.submit(feeds, outputs, deadline)
+            return self._graphs[signature.onnx_file].run(feeds, outputs)
+        except UnreadableText as error:
+            raise UnreadableText(signature.alias_of(error.name), error.runtime) from error
 
     def lease(self) -> bool:
         """Take a lease, unless the version is closing. Each True must be followed by one `release`."""

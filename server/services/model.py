@@ -10,6 +10,7 @@ from protos.tensorflow import errors_pb2
 from server.errors import InvalidRequest, ModelsUnavailable, SegueError
 from server.lifecycle.manager import ModelManager, Reload
 from server.lifecycle.states import VersionStatus
+from server.metrics import Metrics
 from server.services.edge import ErrorReply, Method, parse, status_code
 
 RELOAD = "HandleReloadConfigRequest"
@@ -18,14 +19,18 @@ RELOAD = "HandleReloadConfigRequest"
 class ModelService:
     """The methods of one server."""
 
-    def __init__(self, models: ModelManager, apply: Callable[[ModelServerConfig], Reload] | None = None) -> None:
+    def __init__(
+        self, models: ModelManager, metrics: Metrics, apply: Callable[[ModelServerConfig], Reload] | None = None
+    ) -> None:
         """Make the service.
 
         Args:
             models: what is served.
+            metrics: counts how requests end.
             apply: puts a configuration into force; None refuses to, as the default.
         """
         self._models = models
+        self._metrics = metrics
         self._apply = apply
 
     def methods(self) -> dict[str, Method]:
@@ -49,6 +54,7 @@ class ModelService:
         reply = model_service_pb2.GetModelStatusResponse()
         for status in statuses:
             reply.model_version_status.append(_entry(status))
+        self._metrics.ended("GetModelStatus", spec.name, "OK")  # a model that has a status has been found
         return reply.SerializeToString()
 
     def handle_reload_config_request(self, data: bytes, context: grpc.ServicerContext) -> bytes:
@@ -69,6 +75,7 @@ class ModelService:
             raise ModelsUnavailable(_unavailable(failed))
         reply = model_service_pb2.ReloadConfigResponse()
         reply.status.SetInParent()
+        self._metrics.ended(RELOAD, "", "OK")
         return reply.SerializeToString()
 
 

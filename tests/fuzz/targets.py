@@ -256,4 +256,6 @@ def seeds(name: str) -> list[bytes]:
             b" model_version_policy { specific { versions: [1, 2] } } version_labels { key: 'stable' value: 1 } }] }",
             b"custom_model_config { [type.googleapis.com/google.protobuf.Int64Value] { value: 1 } }  # no models",
         ]
-    return [bytes((index, layout)) + array.tobytes() for index, array in enumerate(arrays.values()) for layout in (0, 7)]
+    return [
+        bytes((index, layout)) + array.tobytes() for index, array in enumerate(arrays.values()) for layout in (0, 7)
+    ]

@@ -302,7 +302,7 @@ class Recording:
 def test_the_message_tells_the_status_too(root: Path) -> None:
     """Clients that look into the response find what gRPC's own status says (grpcio's client throws it away)."""
     with running(settings(root, model_base_path=str(root / "place"))) as (server, _):
-        service = ModelService(server.models, Reloader(server.models).apply)
+        service = ModelService(server.models, Metrics(), Reloader(server.models).apply)
         handlers = Edge(Metrics(), 1).handler(MODEL, service.methods(), service.error_replies())
         details: Any = SimpleNamespace(method=f"/{MODEL.full_name}/{RELOAD}")
         handler: Any = handlers.service(details)

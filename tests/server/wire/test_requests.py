@@ -20,6 +20,7 @@ from server.wire.requests import ModelSpec, parse_predict_request
 from server.wire.responses import encode_predict_request
 from tests.fuzz.oracle import check_request
 
+
 def _by_protobuf(data: bytes) -> predict_pb2.PredictRequest | None:
     try:
         return predict_pb2.PredictRequest.FromString(data)
