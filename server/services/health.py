@@ -1,9 +1,10 @@
 """grpc.health.v1.Health: whether this server and its services take requests.
 
 grpcio ships a servicer of its own, which is not used: it sends to a watcher while it holds the lock that it also takes
-when a watcher leaves. The thread that would end the sending is the one that waits for that lock, so two clients, one that
-comes and one that goes, can stop the whole server for good; tests/e2e/test_health.py shows that they do not here. It also
-keeps a set for every name that anyone ever watched. Here nothing is sent under a lock, and watchers have a bound.
+when a watcher leaves. The thread that would end the sending is the one that waits for that lock, so two clients, one
+that comes and one that goes, can stop the whole server for good; tests/e2e/test_health.py shows that they do not here.
+It also keeps a set for every name that anyone ever watched. Here nothing is sent under a lock, and watchers have a
+bound.
 """
 
 import threading
@@ -94,7 +95,7 @@ class Health(health_pb2_grpc.HealthServicer):  # type: ignore[misc]  # grpcio sh
             self._watchers.discard(watcher)
 
     def _tell(self, watcher: _Watcher) -> None:
-        """Send the status, and again if it has changed meanwhile; one thread at a time, so that the last word is right."""
+        """Send the status, and again if it has changed meanwhile: by one thread, so that the last word is right."""
         while True:
             with self._lock:
                 status = self._statuses.get(watcher.name, Status.SERVICE_UNKNOWN)

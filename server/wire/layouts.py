@@ -1,8 +1,8 @@
 """Layouts of requests: what a message says apart from its numbers, kept so that its like need not be parsed again.
 
-A message is a row of fields; of a tensor whose values are packed or raw, parsing notes where they lie and never looks at
-them. So all that parsing finds follows from the other bytes and from the length of the message: if those are the same
-as before, then so is what was found. A layout holds exactly those bytes and is compared with all of them, so that no
+A message is a row of fields; of a tensor whose values are packed or raw, parsing notes where they lie and never looks
+at them. So all that parsing finds follows from the other bytes and from the length of the message: if those are the
+same as before, then so is what was found. A layout holds exactly those bytes and is compared with all of them, so that no
 message can pass for another; whoever sends odd messages can at most push the layouts of others out.
 """
 
@@ -50,7 +50,8 @@ class Layout(Generic[Rest]):
     def tensors(self, data: bytes) -> dict[str, RawTensor]:
         """The tensors of a message that has this layout."""
         return {
-            alias: RawTensor(alias, form, data, start, stop, source) for alias, form, start, stop, source in self.places
+            alias: RawTensor(alias, form, data, start, stop, source=source)
+            for alias, form, start, stop, source in self.places
         }
 
 

@@ -2,7 +2,7 @@
 
 A tensor is first only found (`scan_tensor`): its form, and where its values are. Then `RawTensor.to_numpy` checks what
 it claims and makes the array. The rules are those of TensorFlow's Tensor::FromProto (tensorflow:
-core/framework/tensor.cc); tests compare with it through `tf.io.parse_tensor`. The way back is in `server.wire.encoding`.
+core/framework/tensor.cc); tests compare with it through `tf.io.parse_tensor`. The way back is `server.wire.encoding`.
 
 Memory is bounded by what is sent and what is claimed: numbers are seen where they lie or decoded block by block into
 the array itself, and strings become objects one by one, so beside the request and its arrays there is one block.
@@ -68,6 +68,7 @@ class RawTensor:
         data: bytes = b"",
         start: int = 0,
         stop: int = 0,
+        *,
         source: Source = Source.PACKED,
         entries: int = 0,
     ) -> None:
@@ -231,31 +232,30 @@ class RawTensor:
         """Cut TensorFlow's own coding of strings: all lengths as varints of 32 bits, then all bytes."""
         if count > self.stop - self.start:
             raise MalformedTensor(self.alias, "tensor_content is too short for the lengths of its strings")
-        begin = end = self.start
+        position = self.start
         total = 0
-        for begin, length in self._lengths(count):
+        for position, length in self._lengths(count):  # noqa: B007 - where the last one ends the strings begin
             total += length
-        if begin + total != self.stop:
+        if position + total != self.stop:
             raise MalformedTensor(self.alias, "tensor_content does not hold the strings that it announces")
         for _, length in self._lengths(count):
-            end = begin + length
-            yield self.data[begin:end]
-            begin = end
+            yield self.data[position : position + length]
+            position += length
 
     def _lengths(self, count: int) -> Iterator[tuple[int, int]]:
         """Where each length ends, and the length."""
         position = self.start
-        try:
-            for _ in range(count):
+        for _ in range(count):
+            try:
                 length, end = varint(self.data, position)
-                if end > self.stop:
-                    raise IndexError
-                if end - position > 5:
-                    raise MalformedTensor(self.alias, "tensor_content has a length of more than 32 bits")
-                position = end
-                yield position, length & 0xFFFF_FFFF
-        except (IndexError, WireError) as error:
-            raise MalformedTensor(self.alias, "tensor_content has no length for each string") from error
+            except (IndexError, WireError) as error:
+                raise MalformedTensor(self.alias, "tensor_content has no length for each string") from error
+            if end > self.stop:
+                raise MalformedTensor(self.alias, "tensor_content has no length for each string")
+            if end - position > 5:
+                raise MalformedTensor(self.alias, "tensor_content has a length of more than 32 bits")
+            position = end
+            yield position, length & 0xFFFF_FFFF
 
 
 def scan_tensor(alias: str, data: bytes, start: int, stop: int, depth: int = MAX_DEPTH) -> RawTensor:
@@ -283,10 +283,10 @@ def scan_tensor(alias: str, data: bytes, start: int, stop: int, depth: int = MAX
     kind = form.kind
     if found.content is not None:
         found.check_typed(None)
-        return RawTensor(alias, form, data, *found.content, Source.CONTENT)
+        return RawTensor(alias, form, data, *found.content, source=Source.CONTENT)
     if kind is STRING:
         found.check_typed(None)
-        return RawTensor(alias, form, data, start, stop, Source.STRINGS, found.strings)
+        return RawTensor(alias, form, data, start, stop, source=Source.STRINGS, entries=found.strings)
     if kind is None:
         found.check_typed(None)
         return RawTensor(alias, form)
@@ -296,8 +296,9 @@ def scan_tensor(alias: str, data: bytes, start: int, stop: int, depth: int = MAX
 def _plain_tensor(alias: str, data: bytes, plain: Plain, stop: int, depth: int) -> RawTensor:
     form = form_of(plain.dtype, plain.shape, depth - 1)
     if plain.kind is STRING and not plain.is_content:
-        return RawTensor(alias, form, data, plain.start, stop, Source.STRINGS, plain.strings)
-    return RawTensor(alias, form, data, plain.start, stop, Source.CONTENT if plain.is_content else Source.PACKED)
+        return RawTensor(alias, form, data, plain.start, stop, source=Source.STRINGS, entries=plain.strings)
+    source = Source.CONTENT if plain.is_content else Source.PACKED
+    return RawTensor(alias, form, data, plain.start, stop, source=source)
 
 
 def tensor_from_proto(
@@ -316,7 +317,7 @@ def _repeating(strings: Iterator[bytes], count: int) -> Iterator[bytes]:
     """The first `count` strings; if there are fewer, the last one again and again, or empty ones if there is none."""
     last = b""
     done = 0
-    for last in islice(strings, count):  # noqa: B007 - it is what is repeated
+    for last in islice(strings, count):
         yield last
         done += 1
     yield from repeat(last, count - done)

@@ -1,8 +1,8 @@
 """Where the values of a TensorProto are, whatever way its sender chose to write them.
 
-Senders may write a repeated field packed, entry by entry, in several pieces, or beside values of other fields. The usual
-way, one packed field, is found without a copy. Otherwise the pieces are put one after the other, which makes the packed
-form of the same values: an entry by itself is coded as it is in the packed form.
+Senders may write a repeated field packed, entry by entry, in several pieces, or beside values of other fields. The
+usual way, one packed field, is found without a copy. Otherwise the pieces are put one after the other, which makes the
+packed form of the same values: an entry by itself is coded as it is in the packed form.
 """
 
 from dataclasses import dataclass
@@ -51,12 +51,12 @@ class Plain(NamedTuple):
     shape: bytes
     kind: ElementType
     start: int
-    is_content: bool
-    strings: int
+    is_content: bool = False
+    strings: int = 0
 
 
 def find_plainly(data: bytes, start: int, stop: int) -> Plain | None:
-    """Look at a TensorProto that is written as nearly everyone writes it: dtype, tensor_shape, then values of one field.
+    """Look at a TensorProto that is written as nearly everyone writes it: dtype, shape, then values of one field.
 
     Returns:
         None if it is written in any other way, or broken: see `find_values`.
@@ -65,35 +65,30 @@ def find_plainly(data: bytes, start: int, stop: int) -> Plain | None:
         dtype, shape_start = data[start + 1], start + 4
         kind = SERVED.get(dtype)
         values = shape_start + data[shape_start - 1]
-        if kind is None or data[start] != _DTYPE or data[start + 2] != _SHAPE or values >= shape_start + 0x80:
-            return None
-        shape = data[shape_start:values]
         tag = data[values]
-        if tag >= 0x80:  # it goes on in the next byte
+        # A byte of 0x80 or more goes on in the next one.
+        if kind is None or data[start] != _DTYPE or data[start + 2] != _SHAPE or values - shape_start >= 0x80:
             return None
-        if tag == _STRING and kind is STRING:
-            strings = _count_strings(data, values, stop)
-            return Plain(dtype, shape, kind, values, False, strings) if strings else None  # noqa: FBT003 - a record
-        size = data[values + 1]
-        first = values + 2
-        if size >= 0x80:
-            size, first = long_size(data, values + 1)
-        # All lengths were taken at their word; the sum is right only if none of them reaches beyond the message.
-        if first + size != stop or not size:
-            return None
+        size, first = long_size(data, values + 1)
     except (IndexError, WireError):
         return None
-    if tag == _CONTENT:
-        return Plain(dtype, shape, kind, first, True, 0)  # noqa: FBT003 - a record
-    if tag != kind.field_number << 3 | 2 or (kind.encoding == "fixed" and size % (kind.itemsize // kind.parts)):
-        return None
-    return Plain(dtype, shape, kind, first, False, 0)  # noqa: FBT003 - a record
+    shape = data[shape_start:values]
+    # All lengths were taken at their word; the end is right only if none of them reaches beyond the message.
+    if first + size == stop and size and tag < 0x80:
+        if tag == _CONTENT:
+            return Plain(dtype, shape, kind, first, is_content=True)
+        if tag == kind.field_number << 3 | 2 and kind is not STRING:
+            is_whole = kind.encoding == "varint" or size % (kind.itemsize // kind.parts) == 0
+            return Plain(dtype, shape, kind, first) if is_whole else None
+    if tag == _STRING and kind is STRING and (strings := _count_strings(data, values, stop)):
+        return Plain(dtype, shape, kind, values, strings=strings)
+    return None
 
 
 def _count_strings(data: bytes, start: int, stop: int) -> int:
     """How many short entries of string_val make up `data[start:stop]`; 0 if there is anything else."""
     count = 0
-    while start < stop:
+    while start + 1 < stop:
         size = data[start + 1]
         if data[start] != _STRING or size >= 0x80:
             return 0

@@ -1,7 +1,7 @@
 """Fuzz one target: `python -m tests.fuzz TARGET [CORPUS ...] [-max_total_time=SECONDS] [libFuzzer's other options]`.
 
-New input is kept in .cache/fuzz/TARGET. What breaks a promise is written to the folder of that name in tests/corpus/fuzz,
-which the tests replay: keep the smallest form of it there, under a name that says what it shows.
+New input is kept in .cache/fuzz/TARGET. What breaks a promise is written to the folder of that name in
+tests/corpus/fuzz, which the tests replay: keep the smallest form of it there, under a name that says what it shows.
 """
 
 import sys

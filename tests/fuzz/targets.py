@@ -1,6 +1,6 @@
 """What is fuzzed: functions that take any bytes and raise AssertionError, or anything else, where a promise is broken.
 
-The promise of each is the same: bytes mean what they mean to protobuf, or one named error comes out; never anything else.
+The promise of each is the same: bytes mean what they mean to protobuf, or one named error comes out; nothing else ever.
 """
 
 import hashlib
@@ -153,8 +153,7 @@ def config(data: bytes) -> None:
     try:
         parsed = _Text().parse(data)
         models = model_config.configured_models(parsed, {"known"})
-    except SegueError as error:
-        assert error.message
+    except SegueError:
         return
     assert models.folders.keys() == models.policies.keys()
     assert all(path.is_absolute() for path in models.folders.values())
@@ -170,7 +169,7 @@ def encoder(data: bytes) -> None:
     as_content = bool(data[1] & 1)
     array = _array(data[2:], kind.dtype, data[1])
     proto = tensor_pb2.TensorProto.FromString(b"".join(tensor_parts(array, as_content=as_content)))
-    raw = array.ravel().tolist() if kind.dtype == object else np.ascontiguousarray(array, kind.dtype).tobytes()
+    raw = array.ravel().tolist() if kind.dtype.kind == "O" else np.ascontiguousarray(array, kind.dtype).tobytes()
     found = expected_value(proto)
     assert found is not None
     assert found[:2] == (str(kind.dtype), array.shape)
@@ -182,7 +181,7 @@ def encoder(data: bytes) -> None:
     _, outputs = parse_predict_response(encoded)
     for each in outputs.values():
         assert (each.dtype, each.shape) == (kind.dtype, array.shape)
-        assert (each.ravel().tolist() if kind.dtype == object else each.tobytes()) == raw
+        assert (each.ravel().tolist() if kind.dtype.kind == "O" else each.tobytes()) == raw
     if array.dtype.kind in "iu" and array.size:
         flat = np.ascontiguousarray(array).ravel()
         packed = tensor_pb2.TensorProto()
@@ -192,10 +191,10 @@ def encoder(data: bytes) -> None:
 
 def _array(data: bytes, dtype: np.dtype[Any], layout: int) -> NDArray[Any]:
     """An array of the bytes, in one of several shapes, orders and layouts."""
-    if dtype == object:
+    if dtype.kind == "O":
         values: NDArray[Any] = np.empty(len(data.split(b"\0")), object)
         values[:] = data.split(b"\0")
-    elif dtype == np.bool_:
+    elif dtype.kind == "b":
         values = np.frombuffer(data, np.uint8) % 2 == 1
     else:
         values = np.frombuffer(data[: len(data) // dtype.itemsize * dtype.itemsize], dtype)
@@ -252,8 +251,10 @@ def seeds(name: str) -> list[bytes]:
     if name == "config":
         return [
             b"model_config_list { config { name: 'm' base_path: '/models/m' model_platform: 'tensorflow' } }",
-            b"model_config_list: { config: [{ name: 'a', base_path: 'file:///a', model_type: TENSORFLOW,"
-            b" model_version_policy { specific { versions: [1, 2] } } version_labels { key: 'stable' value: 1 } }] }",
+            (
+                b"model_config_list: { config: [{ name: 'a', base_path: 'file:///a', model_type: TENSORFLOW,"
+                b" model_version_policy { specific { versions: [1, 2] } } version_labels { key: 'stable' value: 1 } }] }"
+            ),
             b"custom_model_config { [type.googleapis.com/google.protobuf.Int64Value] { value: 1 } }  # no models",
         ]
     return [

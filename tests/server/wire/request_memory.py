@@ -1,8 +1,8 @@
 """Child process: what a request takes in memory while it is parsed and its arrays are made.
 
-Run as `python -m tests.server.wire.request_memory FILE`: prints a JSON object with `wire`, the request's bytes; `arrays`,
-the sum of RawTensor.nbytes; `peak`, by how much the process's resident memory grew at most; and `error`, the named error
-if it was refused.
+Run as `python -m tests.server.wire.request_memory FILE`: prints a JSON object with `wire`, the request's bytes;
+`arrays`, the sum of RawTensor.nbytes; `peak`, by how much the process's resident memory grew at most; and `error`, the
+named error if it was refused.
 """
 
 import json

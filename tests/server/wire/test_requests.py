@@ -13,7 +13,6 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from protos.serving import model_pb2, predict_pb2
-from protos.tensorflow import tensor_pb2
 from server.errors import InvalidRequest, MalformedRequest
 from server.wire.encoding import encode_varint, length_delimited, tensor_to_proto
 from server.wire.requests import ModelSpec, parse_predict_request
@@ -29,7 +28,7 @@ def _by_protobuf(data: bytes) -> predict_pb2.PredictRequest | None:
 
 
 def check_against_protobuf(data: bytes) -> None:
-    """Compare what both make of the same bytes, parsed anew and perhaps by a layout; AssertionError where they differ."""
+    """Compare what both make of the same bytes, parsed anew and perhaps by a layout; fail where they differ."""
     check_request(data, parse_predict_request)
     check_request(data, parse_predict_request)
 
