@@ -11,16 +11,17 @@ import subprocess
 import sys
 import timeit
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
+from benchmarks.machine import describe
 from protos.segue import package_pb2
 from protos.tensorflow import tensor_pb2
 from server.arrays import Array
 from server.signatures import ServedSignature
 from server.wire.dtypes import of_dtype
-from server.wire.encoding import tensor_to_proto
 from server.wire.requests import parse_predict_request
 from server.wire.responses import encode_predict_request, encode_predict_response
 
@@ -48,7 +49,7 @@ def signature_of(inputs: dict[str, Array]) -> ServedSignature:
     for alias, array in inputs.items():
         for infos in (definition.inputs, definition.outputs):
             infos[alias].name = alias
-            infos[alias].dtype = tensor_pb2.DataType.ValueType(of_dtype(array.dtype).number)
+            infos[alias].dtype = tensor_pb2.DataType.Value(f"DT_{of_dtype(array.dtype).name.upper()}")
             for size in (-1, *array.shape[1:]):
                 infos[alias].tensor_shape.dim.add(size=size)
         message.inputs.add(alias=alias, onnx_name=alias)
@@ -66,24 +67,57 @@ def figures() -> Figures:
     found: Figures = {}
     for name, inputs in cases().items():
         data = encode_predict_request(inputs, name="model")
-        signature = signature_of(inputs)
-        parsed = parse_predict_request(data)
-        outputs = list(inputs.items())
-        found[name] = {
-            "parse": best(lambda data=data: parse_predict_request(data)),  # type: ignore[misc]  # mypy: lambdas
-            "call": best(lambda s=signature, p=parsed: s.call(p.inputs, p.output_filter)),  # type: ignore[misc]
-            "encode": best(
-                lambda outputs=outputs: encode_predict_response(  # type: ignore[misc]
-                    outputs, name="model", version=1, signature_name="serving_default"
-                )
-            ),
-        }
-        assert tensor_to_proto(outputs[0][1]).IsInitialized()  # noqa: S101
+        call = partial(signature_of(inputs).call, parse_predict_request(data).inputs)
+        encode = partial(
+            encode_predict_response, list(inputs.items()), name="model", version=1, signature_name="serving_default"
+        )
+        found[name] = {"parse": best(partial(parse_predict_request, data)), "call": best(call), "encode": best(encode)}
     return found
+
+
+def figures_of(checkout: Path) -> Figures:
+    """The same of a checkout of this repository, in a process of its own."""
+    environment = os.environ | {"PYTHONPATH": str(checkout)}
+    command = [sys.executable, str(Path(__file__).resolve()), "--print"]
+    done = subprocess.run(command, env=environment, capture_output=True, check=True)
+    found: Figures = json.loads(done.stdout)
+    return found
+
+
+def lowest(rounds: list[Figures]) -> Figures:
+    """The best of all rounds for each figure."""
+    return {
+        case: {step: round(min(each[case][step] for each in rounds), 2) for step in steps}
+        for case, steps in rounds[0].items()
+    }
 
 
 def main() -> None:
     """Measure, print, write."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--before", type=Path, help="a checkout to compare with")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--print", action="store_true", help="print one round as JSON and write nothing")
+    options = parser.parse_args()
+    if options.print:
+        print(json.dumps(figures()))
+        return
+    here = Path(__file__).resolve().parents[1]
+    checkouts = {"now": here} | ({"before": options.before.resolve()} if options.before else {})
+    rounds: dict[str, list[Figures]] = {name: [] for name in checkouts}
+    for _ in range(options.rounds):
+        for name, checkout in checkouts.items():
+            rounds[name].append(figures_of(checkout))
+    best_of = {name: lowest(each) for name, each in rounds.items()}
+    print("| request | " + " | ".join(f"{name}: parse + call + encode, µs" for name in best_of) + " |")
+    print("|---|" + "---|" * len(best_of))
+    for case in cases():
+        cells = [
+            f"{' + '.join(map(str, found[case].values()))} = {sum(found[case].values()):.1f}"
+            for found in best_of.values()
+        ]
+        print(f"| {case} | " + " | ".join(cells) + " |")
+    RESULT.write_text(json.dumps({"machine": describe(), "microseconds": best_of}, indent=1) + "\n")
 
 
 if __name__ == "__main__":

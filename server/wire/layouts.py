@@ -2,8 +2,8 @@
 
 A message is a row of fields; of a tensor whose values are packed or raw, parsing notes where they lie and never looks
 at them. So all that parsing finds follows from the other bytes and from the length of the message: if those are the
-same as before, then so is what was found. A layout holds exactly those bytes and is compared with all of them, so that no
-message can pass for another; whoever sends odd messages can at most push the layouts of others out.
+same as before, then so is what was found. A layout holds exactly those bytes and is compared with all of them, so that
+no message can pass for another; whoever sends odd messages can at most push the layouts of others out.
 """
 
 import threading

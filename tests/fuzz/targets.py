@@ -253,7 +253,7 @@ def seeds(name: str) -> list[bytes]:
             b"model_config_list { config { name: 'm' base_path: '/models/m' model_platform: 'tensorflow' } }",
             (
                 b"model_config_list: { config: [{ name: 'a', base_path: 'file:///a', model_type: TENSORFLOW,"
-                b" model_version_policy { specific { versions: [1, 2] } } version_labels { key: 'stable' value: 1 } }] }"
+                b" model_version_policy { specific { versions: [1, 2] } } version_labels { key: 'new' value: 1 } }] }"
             ),
             b"custom_model_config { [type.googleapis.com/google.protobuf.Int64Value] { value: 1 } }  # no models",
         ]
