@@ -49,7 +49,7 @@ def signature_of(inputs: dict[str, Array]) -> ServedSignature:
     for alias, array in inputs.items():
         for infos in (definition.inputs, definition.outputs):
             infos[alias].name = alias
-            infos[alias].dtype = tensor_pb2.DataType.Value(f"DT_{of_dtype(array.dtype).name.upper()}")
+            infos[alias].dtype = tensor_pb2.DataType.ValueType(of_dtype(array.dtype).number)
             for size in (-1, *array.shape[1:]):
                 infos[alias].tensor_shape.dim.add(size=size)
         message.inputs.add(alias=alias, onnx_name=alias)
@@ -92,6 +92,10 @@ def lowest(rounds: list[Figures]) -> Figures:
     }
 
 
+def _cell(steps: dict[str, float]) -> str:
+    return f"{' + '.join(map(str, steps.values()))} = {sum(steps.values()):.1f}"
+
+
 def main() -> None:
     """Measure, print, write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -112,10 +116,7 @@ def main() -> None:
     print("| request | " + " | ".join(f"{name}: parse + call + encode, µs" for name in best_of) + " |")
     print("|---|" + "---|" * len(best_of))
     for case in cases():
-        cells = [
-            f"{' + '.join(map(str, found[case].values()))} = {sum(found[case].values()):.1f}"
-            for found in best_of.values()
-        ]
+        cells = [_cell(found[case]) for found in best_of.values()]
         print(f"| {case} | " + " | ".join(cells) + " |")
     RESULT.write_text(json.dumps({"machine": describe(), "microseconds": best_of}, indent=1) + "\n")
 

@@ -1,6 +1,5 @@
 """Tests of `server.signatures`: the rules for a request and the texts of TensorFlow Serving's contract."""
 
-from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -20,9 +19,9 @@ Arrays = dict[str, Array]
 ROW = np.ones((1, 4), np.float32)
 
 
-def raw(arrays: Arrays) -> Mapping[str, RawTensor]:
+def raw(arrays: Arrays) -> dict[str, RawTensor]:
     """Arrays as they arrive in a request."""
-    return parse_predict_request(encode_predict_request(arrays, name="m")).inputs
+    return dict(parse_predict_request(encode_predict_request(arrays, name="m")).inputs)
 
 
 @pytest.fixture

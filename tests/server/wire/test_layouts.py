@@ -58,7 +58,7 @@ def test_any_changed_bit_is_seen() -> None:
 
 
 def test_what_has_no_layout() -> None:
-    """Strings, numbers whose coded length follows from their values, and requests without inputs are parsed each time."""
+    """Strings, numbers coded in more than a byte, and requests without inputs are parsed each time."""
     for inputs in ({"s": np.array([b"a"], object)}, {"i": np.array([300])}, {}):
         data = encode_predict_request(inputs, name="m")
         assert layout_of(data, parse_predict_request(data).inputs, None) is None
