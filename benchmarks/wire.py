@@ -18,7 +18,7 @@ import numpy as np
 
 from benchmarks.machine import describe
 from protos.segue import package_pb2
-from protos.tensorflow import tensor_pb2
+from protos.tensorflow import signature_pb2, tensor_pb2
 from server.arrays import Array
 from server.signatures import ServedSignature
 from server.wire.dtypes import of_dtype
@@ -48,8 +48,8 @@ def signature_of(inputs: dict[str, Array]) -> ServedSignature:
     definition = message.signature_def
     for alias, array in inputs.items():
         for infos in (definition.inputs, definition.outputs):
-            infos[alias].name = alias
-            infos[alias].dtype = tensor_pb2.DataType.ValueType(of_dtype(array.dtype).number)
+            dtype = tensor_pb2.DataType.Name(tensor_pb2.DataType.ValueType(of_dtype(array.dtype).number))
+            infos[alias].CopyFrom(signature_pb2.TensorInfo(name=alias, dtype=dtype))
             for size in (-1, *array.shape[1:]):
                 infos[alias].tensor_shape.dim.add(size=size)
         message.inputs.add(alias=alias, onnx_name=alias)
