@@ -170,6 +170,8 @@ SIZES = [16, pytest.param(64, marks=pytest.mark.prove), pytest.param(256, marks=
 @pytest.mark.parametrize("name", FOURFOLD)
 def test_a_request_takes_at_most_four_times_its_size(tmp_path: Path, name: str, mebibytes: int) -> None:
     """The bytes themselves are among the four."""
+    if "entry by entry" in name:
+        mebibytes = min(mebibytes, 64)  # each entry is looked at in Python, which takes a microsecond
     found = _measured(tmp_path, FOURFOLD[name](mebibytes * MIB))
     assert found["peak"] <= 4 * found["wire"] + SLACK
     assert not found["error"]
