@@ -10,6 +10,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -153,12 +154,12 @@ REFUSED: dict[str, Callable[[int], bytes]] = {
 }
 
 
-def _measured(tmp_path: Path, data: bytes) -> dict[str, int]:
+def _measured(tmp_path: Path, data: bytes) -> dict[str, Any]:
     path = tmp_path / "request.bin"
     path.write_bytes(data)
     command = [sys.executable, "-m", "tests.server.wire.request_memory", str(path)]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
-    found: dict[str, int] = json.loads(done.stdout)
+    found: dict[str, Any] = json.loads(done.stdout)
     print(found, f"{found['peak'] / found['wire']:.2f} times the wire size")
     return found
 
