@@ -4,7 +4,7 @@ VENV   ?= .venv
 BIN     = $(VENV)/bin
 PIP     = $(BIN)/pip --disable-pip-version-check --quiet
 
-.PHONY: setup setup-convert setup-serve demo serve test prove check bench overload soak protos lock clean
+.PHONY: setup setup-convert setup-serve demo serve test prove fuzz check bench overload soak protos lock clean
 .DELETE_ON_ERROR:
 
 # One environment for development: serving, conversion, checks and tests.
@@ -31,6 +31,12 @@ test: setup check
 # The long forms of the tests that have a short one.
 prove: setup
 	$(BIN)/python -m pytest -m prove
+
+# Coverage-guided fuzzing, SECONDS for each target; what is found is kept in tests/corpus/fuzz.
+SECONDS ?= 600
+TARGETS ?= predict_request predict_response examples config encoder
+fuzz: setup
+	for target in $(TARGETS); do $(BIN)/python -m tests.fuzz $$target -max_total_time=$(SECONDS) || exit 1; done
 
 check: setup
 	$(BIN)/ruff format --check .

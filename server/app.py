@@ -182,7 +182,7 @@ class Server:
         edge.add_predictor(PREDICTION, "Predict", prediction)
         edge.add_service(PREDICTION, prediction.methods(), status)
         edge.add_service(PREDICTION, InferenceService(self.models, self._metrics).methods(), models)
-        model = ModelService(self.models, self._reloader.apply if config.admin else None)
+        model = ModelService(self.models, self._metrics, self._reloader.apply if config.admin else None)
         edge.add_service(MODEL, {"GetModelStatus": model.get_model_status}, status)
         edge.add_service(MODEL, model.admin_methods(), reload, model.error_replies())
         edge.add_immediate(health.SERVICE, "Check", self._health.check)

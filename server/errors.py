@@ -4,6 +4,7 @@ SegueError
   x InvalidRequest            the client sent something that cannot be answered, and could have known
     - MalformedRequest        the bytes are not the message that the method takes
     - MalformedTensor         one tensor of the message cannot be read
+    - UnreadableText          a string is not text, and the runtime takes nothing else
   - MalformedResponse         the bytes that a server answered with are no PredictResponse
   x Overloaded                the server has no room for the request now
     - ExpiredInQueue          the request's time was over before its turn
@@ -72,6 +73,15 @@ class MalformedTensor(InvalidRequest):
         self.args = (f"{self.message} ({reason})",)
         self.alias = alias
         self.reason = reason
+
+
+class UnreadableText(InvalidRequest):
+    """A string of an input is not UTF-8. `name` is the input's: a backend's own, until who knows better says so."""
+
+    def __init__(self, name: str, runtime: str) -> None:
+        super().__init__(f"input {name!r} holds a string that is not UTF-8, which {runtime} cannot take")
+        self.name = name
+        self.runtime = runtime
 
 
 class Overloaded(SegueError):

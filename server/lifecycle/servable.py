@@ -17,7 +17,7 @@ from server.arrays import Array
 from server.backends.interface import Backend, GraphSpec, LoadedGraph, TensorPort
 from server.batching.parameters import BatchingParameters
 from server.batching.queue import Batcher, Cancelled, never_cancelled
-from server.errors import DamagedPackage, ProofFailed, SignatureNotFound
+from server.errors import DamagedPackage, ProofFailed, SignatureNotFound, UnreadableText
 from server.parity import Difference, Tolerance, compare
 from server.repository.package import Package
 from server.signatures import DEFAULT_SIGNATURE, ServedSignature
@@ -98,9 +98,12 @@ class Servable:
             SegueError: See LoadedGraph.run and Batcher.submit.
         """
         batcher = self._batchers.get(signature.name)
-        if batcher is not None and len({array.shape[0] for array in feeds.values()}) == 1:
-            return batcher.submit(feeds, outputs, deadline, cancelled)
-        return self._graphs[signature.onnx_file].run(feeds, outputs)
+        try:
+            if batcher is not None and len({array.shape[0] for array in feeds.values()}) == 1:
+                return batcher.submit(feeds, outputs, deadline, cancelled)
+            return self._graphs[signature.onnx_file].run(feeds, outputs)
+        except UnreadableText as error:
+            raise UnreadableText(signature.alias_of(error.name), error.runtime) from error
 
     def run_alone(self, signature: ServedSignature, feeds: Mapping[str, Array], outputs: Sequence[str]) -> list[Array]:
         """Run the signature's graph for one request, without waiting for others.
@@ -109,11 +112,14 @@ class Servable:
             SegueError: See LoadedGraph.run.
         """
         batcher = self._batchers.get(signature.name)
-        if batcher is not None and len({array.shape[0] for array in feeds.values()}) == 1:
-            answers = batcher.try_now(feeds, outputs)
-            if answers is not None:
-                return answers
-        return self._graphs[signature.onnx_file].run(feeds, outputs)
+        try:
+            if batcher is not None and len({array.shape[0] for array in feeds.values()}) == 1:
+                answers = batcher.try_now(feeds, outputs)
+                if answers is not None:
+                    return answers
+            return self._graphs[signature.onnx_file].run(feeds, outputs)
+        except UnreadableText as error:
+            raise UnreadableText(signature.alias_of(error.name), error.runtime) from error
 
     @property
     def batchers(self) -> Mapping[str, Batcher]:
