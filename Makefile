@@ -4,7 +4,7 @@ VENV   ?= .venv
 BIN     = $(VENV)/bin
 PIP     = $(BIN)/pip --disable-pip-version-check --quiet
 
-.PHONY: setup setup-convert setup-serve demo serve test prove fuzz check bench protos lock clean
+.PHONY: setup setup-convert setup-serve demo serve test prove fuzz check bench overload protos lock clean
 .DELETE_ON_ERROR:
 
 # One environment for development: serving, conversion, checks and tests.
@@ -46,6 +46,10 @@ check: setup
 
 bench: setup
 	$(BIN)/python -m benchmarks.request_path
+
+# Three times the load that the server can bear.
+overload: setup
+	$(BIN)/python -m benchmarks.overload
 
 protos: setup
 	$(BIN)/python -m protos.generate

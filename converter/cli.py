@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from enum import IntEnum
 from pathlib import Path
 from types import FrameType
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.box import SIMPLE_HEAD
@@ -30,6 +30,7 @@ from server.errors import InvalidName, PackageError, SegueError
 from server.parity import Tolerance
 from server.repository.names import check_model_name
 from server.repository.package import Package
+from server.services.dial import DialRefused, Keys
 
 
 class ExitCode(IntEnum):
@@ -76,6 +77,8 @@ converted; 5 the inputs do not fit; 6 outputs differ from TensorFlow's; 7 the re
 With 2 to 7 the repository is as it was.
 """
 
+PROTECTED = "A server with TLS or a token"
+
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
 
 
@@ -92,6 +95,24 @@ def convert(
     server: Annotated[
         str | None, typer.Option(help="Server that should serve it.", show_default="$SEGUE_SERVER, else localhost:8500")
     ] = None,
+    tls: Annotated[bool, typer.Option("--tls", help="Call the server with TLS.", rich_help_panel=PROTECTED)] = False,
+    tls_ca: Annotated[
+        Path | None,
+        typer.Option(help="PEM file of the authorities to trust.", envvar="SEGUE_TLS_CA", rich_help_panel=PROTECTED),
+    ] = None,
+    tls_certificate: Annotated[
+        Path | None,
+        typer.Option(
+            help="PEM file of this client's certificate.", envvar="SEGUE_TLS_CERTIFICATE", rich_help_panel=PROTECTED
+        ),
+    ] = None,
+    tls_key: Annotated[
+        Path | None, typer.Option(help="PEM file of its key.", envvar="SEGUE_TLS_KEY", rich_help_panel=PROTECTED)
+    ] = None,
+    token_file: Annotated[
+        Path | None,
+        typer.Option(help="File of the bearer token.", envvar="SEGUE_TOKEN_FILE", rich_help_panel=PROTECTED),
+    ] = None,
     signature: Annotated[list[str] | None, typer.Option(help="Convert only this signature; may be repeated.")] = None,
     inputs: Annotated[Path | None, typer.Option(help="Representative inputs: an .npz of arrays by alias.")] = None,
     tag: Annotated[list[str] | None, typer.Option(help="Tag of the SavedModel's graph.", show_default="serve")] = None,
@@ -103,11 +124,13 @@ def convert(
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object on standard output.")] = False,
 ) -> None:
     """Convert, prove, publish, wait until served, ask the golden questions."""
+    address = server or os.environ.get("SEGUE_SERVER") or "localhost:8500"
     request = Request(
         source=source,
         name=name,
         repository=repository,
-        server=server or os.environ.get("SEGUE_SERVER") or "localhost:8500",
+        server=address,
+        keys=_keys(address, tls=tls, ca=tls_ca, certificate=tls_certificate, key=tls_key, token_file=token_file),
         server_required=server is not None,
         signatures=tuple(dict.fromkeys(signature)) if signature else None,
         tags=tuple(tag) if tag else ("serve",),
@@ -257,7 +280,7 @@ def _parity_table(outcome: Outcome) -> Table:
 
 def _snippet(outcome: Outcome) -> str:
     arrays = Package(outcome.name, outcome.version, outcome.folder, outcome.manifest).golden_arrays()
-    return report.snippet(outcome.name, outcome.manifest, arrays, outcome.server)
+    return report.snippet(outcome.name, outcome.manifest, arrays, outcome.server, outcome.keys)
 
 
 def _outcome_json(outcome: Outcome) -> dict[str, object]:
@@ -287,6 +310,17 @@ def _tolerance(atol: float | None, rtol: float | None) -> Tolerance | None:
     if not all(0 <= bound < math.inf for bound in (atol or 0.0, rtol or 0.0)):
         raise typer.BadParameter("A tolerance cannot be negative or infinite.", param_hint="--atol/--rtol")
     return Tolerance(atol or 0.0, rtol or 0.0)
+
+
+def _keys(address: str, **given: Any) -> Keys:  # noqa: ANN401 - the fields of Keys
+    """What the server is called with; what cannot work is said before anything is converted."""
+    try:
+        keys = Keys(**given)
+        keys.metadata(address)
+        keys.channel(address).close()
+    except DialRefused as error:
+        raise typer.BadParameter(str(error)) from error
+    return keys
 
 
 def _with_subcommand(arguments: Sequence[str]) -> list[str]:

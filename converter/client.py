@@ -1,12 +1,13 @@
 """A client of the serving API, for the command line: the only module of the converter that imports grpc."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 import grpc
 
 from protos.serving import model_service_pb2
 from server.arrays import Array
+from server.services.dial import Keys
 from server.wire.responses import encode_predict_request, parse_predict_response
 
 _PREDICT = "/tensorflow.serving.PredictionService/Predict"
@@ -24,7 +25,14 @@ class CallFailed(Exception):
 class ServingClient:
     """Calls one server."""
 
-    def __init__(self, channel: grpc.Channel) -> None:
+    def __init__(self, channel: grpc.Channel, metadata: Sequence[tuple[str, str]] = ()) -> None:
+        """Make a client.
+
+        Args:
+            channel: To the server.
+            metadata: Goes with every call.
+        """
+        self._metadata = tuple(metadata)
         self._predict: grpc.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(_PREDICT)
         self._status: grpc.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(_GET_MODEL_STATUS)
 
@@ -44,7 +52,7 @@ class ServingClient:
         request.model_spec.name = name
         request.model_spec.version.value = version
         try:
-            data = self._status(request.SerializeToString(), timeout=timeout)
+            data = self._status(request.SerializeToString(), timeout=timeout, metadata=self._metadata)
         except grpc.RpcError as error:
             if error.code() is grpc.StatusCode.NOT_FOUND:
                 return None
@@ -62,17 +70,23 @@ class ServingClient:
         """
         request = encode_predict_request(inputs, name=name, version=version, signature_name=signature)
         try:
-            return parse_predict_response(self._predict(request, timeout=timeout))[1]
+            return parse_predict_response(self._predict(request, timeout=timeout, metadata=self._metadata))[1]
         except grpc.RpcError as error:
             raise _as_ours(error) from error
 
 
 @contextmanager
-def connected(address: str) -> Iterator[ServingClient]:
-    """A client for HOST:PORT; nothing is sent before the first call."""
+def connected(address: str, keys: Keys | None = None) -> Iterator[ServingClient]:
+    """A client for HOST:PORT; nothing is sent before the first call.
+
+    Raises:
+        DialRefused: See Keys.channel and Keys.metadata.
+    """
+    keys = keys or Keys()
     unlimited = [("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1)]
-    with grpc.insecure_channel(address, options=unlimited) as channel:
-        yield ServingClient(channel)
+    metadata = keys.metadata(address)
+    with keys.channel(address, unlimited) as channel:
+        yield ServingClient(channel, metadata)
 
 
 def _as_ours(error: grpc.RpcError) -> Exception:

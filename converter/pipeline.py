@@ -30,6 +30,7 @@ from server.errors import DamagedPackage
 from server.parity import Tolerance
 from server.repository.folder import Publication, Repository, writing
 from server.repository.package import Package, open_package, read_manifest
+from server.services.dial import Keys
 
 OPSET = 18  # the newest that tf2onnx 1.17 writes
 
@@ -43,6 +44,7 @@ class Request:
         name: The model's name for clients.
         repository: Folder of packages to publish to.
         server: HOST:PORT of the server that should serve it.
+        keys: How that server is called.
         server_required: Whether no answer from the server is an error.
         signatures: Names, or None for all.
         tags: Of the SavedModel's graph.
@@ -57,6 +59,7 @@ class Request:
     name: str
     repository: Path
     server: str
+    keys: Keys = field(default_factory=Keys)
     server_required: bool = False
     signatures: tuple[str, ...] | None = None
     tags: tuple[str, ...] = ("serve",)
@@ -81,6 +84,7 @@ class Outcome:
         foreign: Whether the server had a version of that name and number before this one was published.
         served: What the server answered; None without a server.
         seconds: By step.
+        keys: How that server is called.
     """
 
     name: str
@@ -92,6 +96,7 @@ class Outcome:
     foreign: bool = False
     served: deploy.Served | None = None
     seconds: dict[str, float] = field(default_factory=dict)
+    keys: Keys = field(default_factory=Keys)
 
 
 class Listener(Protocol):
@@ -150,7 +155,9 @@ def _publish(request: Request, source: Source, publication: Publication, steps: 
     found = _converted_before(repository.versions(request.name), request.name, provenance)
     if found is not None and found.version == max(repository.versions(request.name)):
         steps.listener.done("convert", f"unchanged since version {found.version}: nothing to convert", 0.0)
-        return Outcome(request.name, found.version, found.path, found.manifest, found.version, request.server)
+        return Outcome(
+            request.name, found.version, found.path, found.manifest, found.version, request.server, keys=request.keys
+        )
     if found is not None:
         steps.listener.done("convert", f"converted before, as version {found.version}", 0.0)
         manifest = found.manifest
@@ -159,7 +166,7 @@ def _publish(request: Request, source: Source, publication: Publication, steps: 
     else:
         manifest = _convert(request, source, provenance, publication.folder, steps)
     # A server that has the version before it is there does not watch this repository.
-    with connected(request.server) as client:
+    with connected(request.server, request.keys) as client:
         following = max(repository.versions(request.name), default=0) + 1
         foreign = deploy.is_available(client, request.name, following)
     with steps.step("publish", f"publishing to {request.repository}") as said:
@@ -170,7 +177,7 @@ def _publish(request: Request, source: Source, publication: Publication, steps: 
                 steps.listener.published(*publication.published)
         said.append(str(folder))
     reused = found.version if found else None
-    return Outcome(request.name, version, folder, manifest, reused, request.server, foreign)
+    return Outcome(request.name, version, folder, manifest, reused, request.server, foreign, keys=request.keys)
 
 
 def _convert(
@@ -198,6 +205,7 @@ def _convert(
             definitions = _definitions(exported)
             with writing(request.repository):
                 manifest = package.build(folder, export, definitions, provenance, request.tolerance)
+                package.copy_batching_parameters(source.path, folder)
                 package.write_manifest(folder, manifest)
         cases = sum(len(signature.golden) for signature in manifest.signatures)
         said.append(f"ONNX opset {OPSET}, {len(manifest.signatures)} signature(s), {cases} golden cases")
@@ -277,12 +285,13 @@ def _describe(source: Source) -> str:
 
 
 def _deploy(request: Request, outcome: Outcome, steps: _Steps) -> deploy.Served | None:
-    with connected(request.server) as client:
+    with connected(request.server, request.keys) as client:
         if not deploy.answers(client, request.name, outcome.version):
             if request.server_required:
                 raise NotDeployed(
                     f"Version {outcome.version} is published, but no server answers at {request.server}.",
-                    f"Start one with `segue-server --repository {request.repository}`, or correct --server.",
+                    f"Start one with `segue-server --repository {request.repository}`, or correct --server; for one "
+                    "with TLS add --tls-ca.",
                 )
             return None
         if outcome.foreign:
@@ -310,6 +319,7 @@ def _deploy(request: Request, outcome: Outcome, steps: _Steps) -> deploy.Served 
             raise NotDeployed(
                 f"Version {outcome.version} is published, but what answers at {request.server} does not answer as a "
                 f"model server does: {error}",
-                "Give the address of a segue-server's gRPC port with --server.",
+                "Give the address of a segue-server's gRPC port with --server, and its token with --token-file if it "
+                "wants one.",
             ) from error
     return served

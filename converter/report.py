@@ -12,6 +12,7 @@ from protos.segue import package_pb2
 from protos.tensorflow import signature_pb2
 from server.arrays import Array
 from server.parity import Difference, is_floating
+from server.services.dial import Keys
 from server.signatures import DEFAULT_SIGNATURE
 from server.wire.dtypes import SERVED, name_of
 
@@ -126,7 +127,13 @@ def _count(variables: Iterable[package_pb2.Variable]) -> int:
     return total
 
 
-def snippet(name: str, manifest: package_pb2.ModelPackage, arrays: Mapping[str, Array], address: str) -> str:
+def snippet(
+    name: str,
+    manifest: package_pb2.ModelPackage,
+    arrays: Mapping[str, Array],
+    address: str,
+    keys: Keys | None = None,
+) -> str:
     """Python that calls the model with TensorFlow Serving's published client, ready to run.
 
     Args:
@@ -134,7 +141,9 @@ def snippet(name: str, manifest: package_pb2.ModelPackage, arrays: Mapping[str, 
         manifest: Its package's.
         arrays: The golden arrays, whose shapes the model is known to accept.
         address: HOST:PORT of the server.
+        keys: How it is called, if it has TLS or wants a token.
     """
+    keys = keys or Keys()
     signature = _snippet_signature(manifest.signatures)
     lines = [
         "import grpc",
@@ -142,7 +151,7 @@ def snippet(name: str, manifest: package_pb2.ModelPackage, arrays: Mapping[str, 
         "import tensorflow as tf",
         "from tensorflow_serving.apis import predict_pb2, prediction_service_pb2_grpc",
         "",
-        f"channel = grpc.insecure_channel({address!r}, options=[('grpc.max_receive_message_length', -1)])",
+        *_channel_lines(address, keys),
         "stub = prediction_service_pb2_grpc.PredictionServiceStub(channel)",
         "request = predict_pb2.PredictRequest()",
         f"request.model_spec.name = {name!r}",
@@ -152,11 +161,33 @@ def snippet(name: str, manifest: package_pb2.ModelPackage, arrays: Mapping[str, 
         dtype = signature.signature_def.inputs[alias].dtype
         lines.append(f"request.inputs[{alias!r}].CopyFrom(tf.make_tensor_proto({_zeros(dtype, arrays[key].shape)}))")
     lines += [
-        "reply = stub.Predict(request, timeout=60)",
+        f"reply = stub.Predict(request, timeout=60{', metadata=metadata' if keys.token_file else ''})",
         "for output, tensor in sorted(reply.outputs.items()):",
         "    print(output, tf.make_ndarray(tensor))",
     ]
     return "\n".join(lines)
+
+
+def _channel_lines(address: str, keys: Keys) -> list[str]:
+    """Python that makes `channel`, and `metadata` if the server wants a token."""
+    lines = ["options = [('grpc.max_receive_message_length', -1)]"]
+    if keys.secure:
+        files = [
+            f"open({str(file)!r}, 'rb').read()" if file else "None" for file in (keys.ca, keys.key, keys.certificate)
+        ]
+        lines += [
+            f"credentials = grpc.ssl_channel_credentials({', '.join(files)})",
+            f"channel = grpc.secure_channel({address!r}, credentials, options=options)",
+        ]
+    else:
+        lines.append(f"channel = grpc.insecure_channel({address!r}, options=options)")
+    if keys.token_file:
+        lines += [
+            f"lines = open({str(keys.token_file)!r}).read().splitlines()",
+            "token = next(line.strip() for line in lines if line.strip() and not line.startswith('#'))",
+            "metadata = [('authorization', 'Bearer ' + token)]",
+        ]
+    return lines
 
 
 def _snippet_signature(signatures: Sequence[package_pb2.Signature]) -> package_pb2.Signature:

@@ -1,33 +1,39 @@
 """The server as a process: everything wired together from its settings, and an orderly end on SIGTERM."""
 
 import logging
+import os
 import signal
+import stat
 import threading
 from collections.abc import Callable
-from concurrent import futures
+from pathlib import Path
 from types import FrameType
 
-import grpc
-from grpc_health.v1 import health, health_pb2, health_pb2_grpc
-from grpc_reflection.v1alpha import reflection
-
 from protos.serving import model_service_pb2, prediction_service_pb2
+from server.admission import Budget, Workers
 from server.backends.onnx_runtime import Device, DeviceChoice, OnnxRuntimeBackend, choose_device
-from server.batching import BatchingParameters
+from server.batching.choice import choose
+from server.calls import Watcher
 from server.config import ServerConfig, parse_channel_arguments
-from server.errors import SegueError
+from server.errors import InvalidRequest, SegueError
 from server.heap import share_arenas
 from server.lifecycle.manager import ModelManager
 from server.lifecycle.servable import load_servable
+from server.logs import AccessLog
 from server.metrics import Metrics
+from server.monitoring import metrics_paths
 from server.observer import Observer
 from server.reload import ConfigWatcher, Reloader, beginning
+from server.services import health, reflection
 from server.services.edge import Edge
 from server.services.health import Health
 from server.services.inference import InferenceService
 from server.services.model import ModelService
 from server.services.prediction import PredictionService
-from server.services.published import Registrar
+from server.services.reflection import Reflection
+from server.services.security import SecurityRefused, secure
+from server.services.statuses import Code
+from server.services.transport import Options, RpcServer
 
 logger = logging.getLogger("server")
 
@@ -35,8 +41,9 @@ PREDICTION = prediction_service_pb2.DESCRIPTOR.services_by_name["PredictionServi
 MODEL = model_service_pb2.DESCRIPTOR.services_by_name["ModelService"]
 
 
-# Calls that may be open beyond those in work: streams that say nothing, and requests that wait their turn.
-_WAITING_CALLS = 512
+# Requests for metadata and status in work at once, and configurations that are waited for.
+_STATUS_THREADS = 4
+_RELOAD_THREADS = 4
 
 
 class ServerStartError(Exception):
@@ -60,11 +67,18 @@ class Server:
         logger.info("backend %s: %s", backend.name, choice.reason)
         try:
             self._beginning = begin = beginning(config)
+            batching = choose(
+                config.batching_parameters_file,
+                config.max_batch_size,
+                config.batch_timeout_micros,
+                per_model=config.per_model_batching,
+                fixed_sizes=choice.device == "cuda",  # each new size costs it a search for algorithms
+            )
         except SegueError as error:
             raise ServerStartError(error.message) from error
         self.models = ModelManager(
             begin.source,
-            lambda package: load_servable(package, backend, _batching(config)),
+            lambda package: load_servable(package, backend, batching(package.path)),
             observer=Observer(self._metrics),
             policies=begin.policies,
             labels_before_versions=config.labels_before_versions,
@@ -76,26 +90,35 @@ class Server:
         if begin.file is not None and config.model_config_poll_seconds > 0:
             seconds = config.model_config_poll_seconds
             self._config_watcher = ConfigWatcher(begin.file, begin.in_force, self._reloader, seconds)
-        self._health = Health()
-        self._grpc = self._make_grpc_server()
+        try:
+            self._security = secure(config, self._refused)
+            paths = metrics_paths(config.monitoring_config_file)
+        except SecurityRefused as error:
+            raise ServerStartError(str(error)) from error
+        except InvalidRequest as error:
+            raise ServerStartError(error.message) from error
+        self._watchers, self._stop_tracing = _watchers(config)
+        self._health = Health((PREDICTION.full_name, MODEL.full_name))
+        self._reflection = Reflection((PREDICTION.full_name, MODEL.full_name, health.SERVICE))
+        self._rpc = self._make_rpc_server()
         self.port = self._bind()
         self.metrics_port: int | None = None
         if config.metrics_port >= 0:
             try:
-                self.metrics_port, self._stop_metrics = self._metrics.serve(config.host, config.metrics_port)
+                self.metrics_port, self._stop_metrics = self._metrics.serve(config.host, config.metrics_port, paths)
             except OSError as error:
                 msg = f"cannot serve metrics on {config.host}:{config.metrics_port}: {error.strerror}"
                 raise ServerStartError(msg) from error
 
     def start(self) -> None:
         """Answer; then load what there is, and say SERVING when that is done."""
-        self._set_health(health_pb2.HealthCheckResponse.NOT_SERVING)
-        self._grpc.start()
+        self._rpc.start()
         self.models.start()
         if self._config_watcher is not None:
             self._config_watcher.start()
-        self._set_health(health_pb2.HealthCheckResponse.SERVING)
-        logger.info("serving %s on %s:%d", self._beginning.words, self._config.host, self.port)
+        self._health.set_serving(serving=True)
+        words = self._security.words
+        logger.info("serving %s on %s:%d (%s)", self._beginning.words, self._config.host, self.port, words)
         if self._config.socket is not None:
             logger.info("also listening on the socket %s", self._config.socket)
         if self.metrics_port is not None:
@@ -107,76 +130,128 @@ class Server:
         Args:
             hurry: when set, the wait for clients to turn away ends at once.
         """
-        self._health.enter_graceful_shutdown()
+        self._health.drain()
         logger.info("draining: NOT_SERVING, still answering for %.1f s", self._config.lame_duck_seconds)
         hurry.wait(self._config.lame_duck_seconds)
-        self._grpc.stop(self._config.grace_seconds).wait()
+        self._end_streams()
+        self._rpc.stop(self._config.grace_seconds)
 
     def stop(self) -> None:
         """End at once what `drain` has not ended, and free everything."""
-        self._grpc.stop(None).wait()
+        self._end_streams()
+        self._rpc.stop(None)
         if self._config_watcher is not None:
             self._config_watcher.stop()
         self.models.stop(timeout=self._config.grace_seconds)
         self._stop_metrics()
+        self._stop_tracing()
         logger.info("stopped")
 
-    def _make_grpc_server(self) -> grpc.Server:
+    def _refused(self, peer: str) -> None:
+        """Note a call without a valid token. What it called is for the caller to choose, so it is no label."""
+        code = Code.UNAUTHENTICATED.name
+        self._metrics.ended("", "", code)
+        if self._config.log_requests != "off":
+            logger.warning("call without a valid token", extra={"code": code, "peer": peer})
+
+    def _end_streams(self) -> None:
+        """End what would go on for as long as the clients like."""
+        self._health.finish()
+        self._reflection.finish()
+
+    def _make_rpc_server(self) -> RpcServer:
         config = self._config
-        edge = Edge(self._metrics, config.request_threads)
-        prediction = PredictionService(self.models, self._metrics, tensor_content=config.tensor_content)
-        inference = InferenceService(self.models, self._metrics)
-        model = ModelService(self.models, self._metrics, self._reloader.apply if config.admin else None)
-        server = grpc.server(
-            # gRPC holds a thread for each open call, also for one that only waits: health must find one besides.
-            futures.ThreadPoolExecutor(config.request_threads + _WAITING_CALLS, thread_name_prefix="request"),
-            handlers=[
-                edge.handler(PREDICTION, {**prediction.methods(), **inference.methods()}),
-                edge.handler(MODEL, model.methods(), model.error_replies()),
-            ],
-            options=[
-                *parse_channel_arguments(config.channel_arguments),  # of two settings of one name gRPC takes the first
-                ("grpc.max_receive_message_length", config.max_message_bytes),
-                ("grpc.max_send_message_length", -1),
-                # Two servers on one port would each get some of the requests, silently.
-                ("grpc.so_reuseport", 0),
-            ],
+        rpc = RpcServer(_options(config))
+        threads = config.request_threads
+        share = max(1, threads * 3 // 4)  # the rest is left to other models
+        models = Workers("model", threads, waiting=config.max_waiting_requests, share=share)
+        status = Workers("status", _STATUS_THREADS, waiting=config.max_waiting_requests)
+        reload = Workers("reload", _RELOAD_THREADS, waiting=_RELOAD_THREADS)
+        edge = Edge(
+            self._metrics,
+            models,
+            Budget(config.max_bytes_in_flight),
+            may_answer_here=rpc.may_answer_here,
+            watchers=self._watchers,
+            gate=self._security.gate,
         )
-        published = Registrar(server)
-        health_pb2_grpc.add_HealthServicer_to_server(self._health, published)
-        names = (PREDICTION.full_name, MODEL.full_name, health.SERVICE_NAME, reflection.SERVICE_NAME)
-        reflection.enable_server_reflection(names, published)
-        return server
+        prediction = PredictionService(self.models, self._metrics, tensor_content=config.tensor_content)
+        edge.add_predictor(PREDICTION, "Predict", prediction)
+        edge.add_service(PREDICTION, prediction.methods(), status)
+        edge.add_service(PREDICTION, InferenceService(self.models, self._metrics).methods(), models)
+        model = ModelService(self.models, self._metrics, self._reloader.apply if config.admin else None)
+        edge.add_service(MODEL, {"GetModelStatus": model.get_model_status}, status)
+        edge.add_service(MODEL, model.admin_methods(), reload, model.error_replies())
+        edge.add_immediate(health.SERVICE, "Check", self._health.check)
+        edge.add_watch(health.SERVICE, "Watch", self._health.watch)
+        for service in reflection.SERVICES:
+            edge.add_stream(service, reflection.METHOD, self._reflection.begin)
+        rpc.begin_calls_with(edge.begin)
+        return rpc
 
     def _bind(self) -> int:
         host = f"[{self._config.host}]" if ":" in self._config.host else self._config.host
         address = f"{host}:{self._config.port}"
         try:
-            port = self._grpc.add_insecure_port(address)
+            credentials = self._security.credentials
+            if credentials is None:
+                port = self._rpc.add_insecure_port(address)
+            else:
+                port = self._rpc.add_secure_port(address, credentials)
         except RuntimeError as error:
             msg = f"cannot listen on {address}: is another server running there? Choose another with --port"
             raise ServerStartError(msg) from error
         if self._config.socket is not None:
-            try:
-                self._grpc.add_insecure_port(f"unix:{self._config.socket.absolute()}")
-            except RuntimeError as error:
-                msg = f"cannot listen on the socket {self._config.socket}: is its folder there, and writable?"
-                raise ServerStartError(msg) from error
+            self._bind_socket(self._config.socket.absolute())
         return port
 
-    def _set_health(self, status: "health_pb2.HealthCheckResponse.ServingStatus") -> None:
-        for service in ("", PREDICTION.full_name, MODEL.full_name):
-            self._health.set(service, status)
+    def _bind_socket(self, path: Path) -> None:
+        """Listen on a Unix socket that only this user can open: that takes the place of TLS."""
+        previous = os.umask(0o177)
+        try:
+            self._rpc.add_insecure_port(f"unix:{path}")
+        except RuntimeError as error:
+            msg = f"cannot listen on the socket {path}: is its folder there, and writable?"
+            raise ServerStartError(msg) from error
+        finally:
+            os.umask(previous)
+        mode = stat.S_IMODE(path.stat().st_mode)
+        if mode & 0o077:
+            raise ServerStartError(
+                f"the socket {path} is open to others (mode {mode:03o}): its file system forgets modes"
+            )
 
 
 def _nothing() -> None:
-    """Metrics are off: nothing to stop."""
+    """It is off: nothing to stop."""
 
 
-def _batching(config: ServerConfig) -> BatchingParameters | None:
-    if config.max_batch_size == 1:
-        return None
-    return BatchingParameters(config.max_batch_size, config.batch_timeout_micros)
+def _watchers(config: ServerConfig) -> tuple[list[Watcher], Callable[[], None]]:
+    """Who is told of every request, nobody by default; and what ends them."""
+    watchers: list[Watcher] = []
+    stop = _nothing
+    if config.otlp_endpoint:
+        try:
+            from server.tracing import Tracing  # noqa: PLC0415 - without traces none of it need be installed
+        except ImportError as error:
+            msg = f"--otlp-endpoint needs what is not installed ({error.name}): pip install 'segue-serving[traces]'"
+            raise ServerStartError(msg) from error
+        tracing = Tracing(config.otlp_endpoint)
+        stop = tracing.stop
+        watchers.append(tracing)
+    if config.log_requests != "off":
+        watchers.append(AccessLog(successes=config.log_requests == "all"))
+    return watchers, stop
+
+
+def _options(config: ServerConfig) -> Options:
+    return [
+        *parse_channel_arguments(config.channel_arguments),  # of two settings of one name gRPC takes the first
+        ("grpc.max_receive_message_length", config.max_message_bytes),
+        ("grpc.max_send_message_length", -1),
+        # Two servers on one port would each get some of the requests, silently.
+        ("grpc.so_reuseport", 0),
+    ]
 
 
 def _device(config: ServerConfig) -> DeviceChoice:

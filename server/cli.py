@@ -11,11 +11,28 @@ from typing import Annotated, Any, get_type_hints
 
 import typer
 
+from server import logs
 from server.app import run
 from server.config import SETTINGS, ServerConfig
 from server.flags import FlagError, translate
 
 logger = logging.getLogger("server")
+
+# Each paragraph is a line of --help, or several.
+EPILOG = """
+Examples:
+
+segue-server --repository models
+
+segue-server --model_config_file=models.config --port=8500 --host 0.0.0.0
+
+segue-server --host 0.0.0.0 --tls-certificate tls.crt --tls-key tls.key --token-file tokens
+
+Then ask it: python -m server.services.probe localhost:8500
+
+Exit codes: 0 after an orderly end; 1 if it could not start, the last line says why; 2 for a command line that cannot
+be followed.
+"""
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
@@ -24,6 +41,11 @@ def _show_version(value: bool) -> None:
     if value:
         print(f"segue-server {metadata.version('segue-serving')}")
         raise typer.Exit
+
+
+def _paragraphs(text: str) -> str:
+    """A text whose lines end where its paragraphs do, for terminals of any width."""
+    return "\n\n".join(" ".join(part.split()) for part in inspect.cleandoc(text).split("\n\n"))
 
 
 def _parameters() -> list[inspect.Parameter]:
@@ -47,20 +69,26 @@ def _parameters() -> list[inspect.Parameter]:
     parameters.append(
         inspect.Parameter("version", inspect.Parameter.KEYWORD_ONLY, default=False, annotation=Annotated[bool, version])
     )
+    parameters.append(inspect.Parameter("context", inspect.Parameter.KEYWORD_ONLY, annotation=typer.Context))
     return parameters
 
 
-def serve(*, version: bool, **settings: Any) -> None:  # noqa: ANN401 - typer has checked their types
+def serve(*, context: typer.Context, version: bool, **settings: Any) -> None:  # noqa: ANN401 - typer has checked their types
     """Serve model packages over TensorFlow Serving's gRPC API.
 
-    New versions appear without a restart. SIGTERM drains: requests under way are answered, then the process ends.
-    TensorFlow Serving's own flags are understood too, as docs/serving.md lists them.
+    A package is what convert-and-deploy makes of a TensorFlow model, in REPOSITORY/NAME/VERSION. New versions appear
+    without a restart. SIGTERM drains: requests under way are answered, then the process ends. TensorFlow Serving's own
+    flags are understood too, as docs/serving.md lists them. Without any option, the server serves the folder "models"
+    to this machine alone.
     """
     del version  # its callback has answered
     try:
         config = ServerConfig(**settings)
     except ValueError as error:
         raise typer.BadParameter(str(error)) from error
+    logs.configure(config.log_format, config.log_level)
+    for line in context.obj:
+        logger.warning("%s", line)
     status = run(config)
     logging.shutdown()
     sys.stderr.flush()
@@ -70,22 +98,14 @@ def serve(*, version: bool, **settings: Any) -> None:  # noqa: ANN401 - typer ha
 _signature = inspect.Signature(_parameters())
 serve.__signature__ = _signature  # type: ignore[attr-defined]  # inspect.signature heeds it; the stubs know it not
 serve.__annotations__ = {name: each.annotation for name, each in _signature.parameters.items()}
-app.command()(serve)
+app.command(help=_paragraphs(serve.__doc__ or ""), epilog=_paragraphs(EPILOG))(serve)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """The console script `segue-server`."""
-    logging.basicConfig(
-        level=logging.INFO,
-        format="%(asctime)s %(levelname)-7s %(message)s",
-        datefmt="%Y-%m-%d %H:%M:%S",
-        stream=sys.stderr,
-    )
     try:
         translation = translate(sys.argv[1:] if arguments is None else arguments, os.environ)
     except FlagError as error:
         print(f"Error: {error}", file=sys.stderr)
         raise SystemExit(2) from error
-    for line in translation.warnings:
-        logger.warning("%s", line)
-    app(args=list(translation.arguments), prog_name="segue-server")
+    app(args=list(translation.arguments), prog_name="segue-server", obj=translation.warnings)

@@ -8,7 +8,9 @@ from types import MappingProxyType
 from typing import Any
 
 MODELS = "What is served"
+REACH = "Where it listens, and who may call"
 RUNNING = "How it runs"
+SEEN = "What is seen of it"
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,29 +64,60 @@ class ServerConfig:
         MODELS,
     )
     admin: bool = _setting(
-        False, "Let whoever reaches the server change what it serves (HandleReloadConfigRequest).", MODELS
+        False,
+        "Let whoever may call change what is served (HandleReloadConfigRequest); on loopback, or with a token or "
+        "client certificates.",
+        MODELS,
     )
     host: str = _setting(
         "127.0.0.1",  # exposing a server is a decision
         "Address to listen on; 0.0.0.0 exposes the server to the network.",
+        REACH,
     )
-    port: int = _setting(8500, "gRPC port; 0 takes a free one.", least=0, most=65535)
-    socket: Path | None = _setting(None, "Unix socket to listen on too.")
+    port: int = _setting(8500, "gRPC port; 0 takes a free one.", REACH, least=0, most=65535)
+    socket: Path | None = _setting(None, "Unix socket to listen on too, for this user only, without TLS.", REACH)
+    tls_certificate: Path | None = _setting(
+        None, "PEM file of the server's certificate, then its authorities'; read again when it changes.", REACH
+    )
+    tls_key: Path | None = _setting(None, "PEM file of its private key.", REACH)
+    tls_client_ca: Path | None = _setting(
+        None, "PEM file of authorities: only clients with a certificate of theirs may call (mutual TLS).", REACH
+    )
+    ssl_config_file: Path | None = _setting(
+        None, "TensorFlow Serving's ssl_config_file, instead of these three.", REACH
+    )
+    token_file: Path | None = _setting(
+        None, "Bearer tokens, one a line; calls but health's need one. Read again when it changes.", REACH
+    )
+    allow_plaintext_token: bool = _setting(
+        False, "Take tokens without TLS beyond loopback: for a proxy that ends TLS.", REACH
+    )
     channel_arguments: str = _setting(
-        "", "gRPC's own server settings: key=value,key=value; they overrule ours.", metavar="KEY=VALUE,..."
+        "", "gRPC's own server settings: key=value,key=value; they overrule ours.", REACH, metavar="KEY=VALUE,..."
     )
-    metrics_port: int = _setting(
-        8002,  # Triton's, which tools know
-        "Port of /metrics; 0 takes a free one, -1 serves none.",
-        least=-1,
-        most=65535,
-    )
-    tensor_content: bool = _setting(False, "Answer in tensor_content.")
+    tensor_content: bool = _setting(False, "Answer in tensor_content.", RUNNING)
     device: str = _setting("auto", "auto, cpu or cuda.", RUNNING, choices=("auto", "cpu", "cuda"))
     threads: int = _setting(0, "Threads within one operator; 0 is one per physical core.", RUNNING, least=0)
     request_threads: int = _setting(32, "Requests in work at once.", RUNNING, least=1)
-    max_batch_size: int = _setting(1, "Rows that are run together at most; 1 switches it off.", RUNNING, least=1)
-    batch_timeout_micros: int = _setting(0, "How long an idle model waits for more rows.", RUNNING, least=0)
+    max_waiting_requests: int = _setting(
+        256, "Requests of one model that may wait for a thread; more are refused.", RUNNING, least=1
+    )
+    max_bytes_in_flight: int = _setting(
+        2**31, "Memory that requests in flight may take together; more are refused.", RUNNING, least=1
+    )
+    max_batch_size: int | None = _setting(
+        None,
+        "Rows of waiting requests that are run together at most, by default 16; 1 switches it off.",
+        RUNNING,
+        least=1,
+    )
+    batch_timeout_micros: int | None = _setting(
+        None, "How long an idle model waits for more rows, by default not at all.", RUNNING, least=0
+    )
+    batching_parameters_file: Path | None = _setting(
+        None, "TensorFlow Serving's batching_parameters_file; the two options above overrule it.", RUNNING
+    )
+    per_model_batching: bool = _setting(False, "Heed the batching_params.pbtxt that models were saved with.", RUNNING)
     load_threads: int = _setting(2, "Models loaded at once.", RUNNING, least=1)
     max_message_bytes: int = _setting(
         2**31 - 1,  # TensorFlow Serving's limit
@@ -95,12 +128,54 @@ class ServerConfig:
     )
     lame_duck_seconds: float = _setting(1.0, "After SIGTERM: keep answering, NOT_SERVING.", RUNNING, least=0)
     grace_seconds: float = _setting(30.0, "After that: time for requests under way.", RUNNING, least=0)
+    metrics_port: int = _setting(
+        8002,  # Triton's, which tools know
+        "Port of /metrics; 0 takes a free one, -1 serves none.",
+        SEEN,
+        least=-1,
+        most=65535,
+    )
+    monitoring_config_file: Path | None = _setting(
+        None, "TensorFlow Serving's monitoring_config_file: a further path of the metrics.", SEEN
+    )
+    log_format: str = _setting(
+        "console", "console or json.", SEEN, choices=("console", "json"), environment="SEGUE_LOG_FORMAT"
+    )
+    log_level: str = _setting(
+        "info",
+        "debug, info, warning or error.",
+        SEEN,
+        choices=("debug", "info", "warning", "error"),
+        environment="SEGUE_LOG_LEVEL",
+    )
+    log_requests: str = _setting(
+        "off", "A line for requests: off, errors or all.", SEEN, choices=("off", "errors", "all")
+    )
+    otlp_endpoint: str = _setting(
+        "",
+        "Send traces there: http(s)://HOST:PORT of a collector that takes OTLP over gRPC.",
+        SEEN,
+        metavar="URL",
+        environment="OTEL_EXPORTER_OTLP_ENDPOINT",
+    )
 
     def __post_init__(self) -> None:
         """Refuse settings that cannot work, with the setting's name."""
         for name, setting in SETTINGS.items():
             _check(name, getattr(self, name), setting)
         parse_channel_arguments(self.channel_arguments)
+        if self.otlp_endpoint and not self.otlp_endpoint.startswith(("http://", "https://")):
+            raise ValueError(f"otlp_endpoint must begin with http:// or https://, not {self.otlp_endpoint!r}")
+        self._check_tls()
+
+    def _check_tls(self) -> None:
+        """Half a set of files is a mistake that must not end as a server without TLS."""
+        if (self.tls_certificate is None) != (self.tls_key is None):
+            raise ValueError("tls_certificate and tls_key go together: one of them is missing")
+        if self.tls_client_ca is not None and self.tls_certificate is None:
+            raise ValueError("tls_client_ca needs tls_certificate and tls_key")
+        if self.ssl_config_file is not None and self.tls_certificate is not None:
+            raise ValueError("ssl_config_file and tls_certificate say the same thing: give one of them")
 
 
 SETTINGS: Mapping[str, Setting] = MappingProxyType(
@@ -110,6 +185,8 @@ SETTINGS: Mapping[str, Setting] = MappingProxyType(
 
 
 def _check(name: str, value: Any, setting: Setting) -> None:  # noqa: ANN401 - of any setting's type
+    if value is None:
+        return  # not set, and free not to be
     if setting.choices and value not in setting.choices:
         raise ValueError(f"{name} must be {', '.join(setting.choices)}, not {value!r}")
     if setting.least is not None and not value >= setting.least:

@@ -1,4 +1,4 @@
-"""The one tree of errors. They name the user's situation and know nothing of gRPC: services/edge.py maps them to codes.
+"""The one tree of errors. They name the user's situation and know nothing of gRPC: services/statuses.py has the codes.
 
 SegueError
   x InvalidRequest            the client sent something that cannot be answered, and could have known
@@ -8,9 +8,15 @@ SegueError
   - MalformedResponse         the bytes that a server answered with are no PredictResponse
   x Overloaded                the server has no room for the request now
     - ExpiredInQueue          the request's time was over before its turn
+    - CancelledInQueue        its client went away before its turn
+    - QueueFull               as many requests wait as may
+    - TooLate                 the answer would come after the request's deadline
+    - TooManyWatchers         as many streams watch the server's health as may
+    - TooManyBytes            the requests in flight hold as much memory as they may
   x NotServed                 what was asked for is not here
     - ModelNotFound           no such model, or no such version of it
     - StatusNotFound          no such model or version has ever been seen
+    - UnknownService          health was asked of a service that is not here
     - LabelPending            the label's version is still being loaded, at the start
   - LabelUnavailable          a new configuration gives a label to a version that does not serve
   x ReloadIncomplete          a new configuration is in force, but its models are not all there
@@ -86,6 +92,26 @@ class ExpiredInQueue(Overloaded):
     """The request's time was over before its turn."""
 
 
+class CancelledInQueue(Overloaded):
+    """The request's client went away before its turn."""
+
+
+class QueueFull(Overloaded):
+    """As many requests wait as may; another server, or a moment later, may do."""
+
+
+class TooLate(Overloaded):
+    """By the model's pace the answer would come after the request's deadline; refused at once."""
+
+
+class TooManyWatchers(Overloaded):
+    """As many streams watch this server's health as may."""
+
+
+class TooManyBytes(Overloaded):
+    """The requests in flight hold as much memory as they may."""
+
+
 class MalformedResponse(SegueError):
     """The bytes that a server answered with are no PredictResponse; `reason` says what about them is wrong."""
 
@@ -104,6 +130,10 @@ class ModelNotFound(NotServed):
 
 class StatusNotFound(NotServed):
     """GetModelStatus asked for a model or version that this server has never seen."""
+
+
+class UnknownService(NotServed):
+    """Health was asked of a service that this server does not have."""
 
 
 class LabelPending(NotServed):

@@ -1,8 +1,8 @@
 """TensorFlow Serving's flags, and what becomes of each here. Pure: a command line in, a command line of ours out.
 
 Nothing that an existing start script says is dropped in silence: a flag is mapped, or its effect is here anyway, or a
-warning names it and what to do instead. Two flags stop the server, because ignoring them would expose what they
-protect. The names and defaults are those of TensorFlow Serving 2.21's main.cc.
+warning names it and what to do instead. One flag stops the server, because ignoring it would expose what it protects.
+The names and defaults are those of TensorFlow Serving 2.21's main.cc.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -21,8 +21,8 @@ class Flag:
     name: str
     option: str = ""
     """Our option that does the same; empty if there is none."""
-    when_true: str = ""
-    """Our option, with its value, for a switch that is turned on and is more than a switch here."""
+    when_false: str = ""
+    """Our option, with its value, for a switch that must be turned off here by more than leaving it out."""
     instead: str = ""
     """What to do instead, or why there is nothing to do: for the warning and the docs."""
     is_switch: bool = False
@@ -40,7 +40,6 @@ def _same(*values: str) -> frozenset[str]:
 _OFF = _same("false")
 _ON = _same("true")
 _NO_REST = "there is no REST API here; clients use gRPC"
-_NO_FILE = "use --max-batch-size and --batch-timeout-micros"
 _AGAIN = "a version that did not load is tried again as soon as its files change"
 _CONVERTED = "decided when the model is converted: see convert-and-deploy convert --help"
 _NO_TENSORFLOW = "there is no TensorFlow in this server for it to act on"
@@ -50,7 +49,11 @@ FLAGS: tuple[Flag, ...] = (
     Flag("grpc_socket_path", "--socket"),
     Flag("grpc_max_threads", "--request-threads"),
     Flag("grpc_channel_arguments", "--channel-arguments"),
-    Flag("rest_api_port", instead=_NO_REST, same=_same("0")),
+    Flag(
+        "rest_api_port",
+        instead=_NO_REST + "; with --monitoring_config_file it is where the metrics are",
+        same=_same("0"),
+    ),
     Flag("rest_api_num_threads", instead=_NO_REST),
     Flag("rest_api_timeout_in_ms", instead=_NO_REST),
     Flag("rest_api_enable_cors_support", instead=_NO_REST, is_switch=True, same=_OFF),
@@ -73,13 +76,14 @@ FLAGS: tuple[Flag, ...] = (
     Flag("tensorflow_session_config_file", instead="use --threads; " + _NO_TENSORFLOW, same=_same("")),
     Flag(
         "enable_batching",
-        when_true="--max-batch-size=16",
+        when_false="--max-batch-size=1",
+        instead="waiting requests are joined anyway, where the model was proved to keep rows apart",
         is_switch=True,
-        same=_OFF,
+        same=_ON,
     ),
-    Flag("batching_parameters_file", instead=_NO_FILE, same=_same("")),
-    Flag("enable_per_model_batching_parameters", instead=_NO_FILE, is_switch=True, same=_OFF),
-    Flag("monitoring_config_file", instead="metrics are at /metrics on --metrics-port", same=_same("")),
+    Flag("batching_parameters_file", "--batching-parameters-file"),
+    Flag("enable_per_model_batching_parameters", "--per-model-batching", is_switch=True),
+    Flag("monitoring_config_file", "--monitoring-config-file"),
     Flag(
         "enable_model_warmup",
         instead="every version answers its golden inputs before it serves; that cannot be turned off",
@@ -94,12 +98,7 @@ FLAGS: tuple[Flag, ...] = (
     ),
     Flag("enable_grpc_healthcheck_service", instead="health is always there", is_switch=True, same=_ON),
     Flag("version", "--version", is_switch=True),
-    Flag(
-        "ssl_config_file",
-        instead="this server has no TLS yet: let a proxy end it, and take the flag away",
-        same=_same(""),
-        refused=True,
-    ),
+    Flag("ssl_config_file", "--ssl-config-file"),
     Flag(
         "use_alts_credentials",
         instead="this server has no ALTS: let a proxy end it, and take the flag away",
@@ -168,13 +167,16 @@ def translate(arguments: Sequence[str], environment: Mapping[str, str]) -> Trans
     warnings = list(_from_environment(reading, environment))
     if _has(reading.ours, "--repository") and (chosen := _chosen(reading)):
         warnings.append(f"--repository has no effect, because {chosen} says what is served")
+    if reading.theirs.get("batching_parameters_file") and reading.theirs.get("enable_batching") != "true":
+        raise FlagError("--batching_parameters_file is set without setting --enable_batching to true")
     result = list(reading.ours)
+    result += _metrics_port(reading)
     for name, value in reading.theirs.items():
         flag = _BY_NAME[name]
         if flag.option:
             result += _option(flag, value)
-        elif flag.when_true and value == "true":
-            result.append(flag.when_true)
+        elif flag.when_false and value == "false":
+            result.append(flag.when_false)
         elif value not in flag.same:
             if flag.refused:
                 raise FlagError(f"--{name} cannot be followed: {flag.instead}")
@@ -194,7 +196,9 @@ def table() -> str:
         if flag.refused:
             words = ["refused"]
         else:
-            words = [f"`{flag.option or flag.when_true}`"] if flag.option or flag.when_true else ["warning"]
+            words = [f"`{flag.option}`"] if flag.option else ["warning"]
+            if flag.when_false:
+                words = [f"if it is false `{flag.when_false}`"]
         if flag.instead:
             words.append(flag.instead)
         rows.append(f"| `--{flag.name}` | {': '.join(words)} |")
@@ -220,6 +224,14 @@ def _read(arguments: Sequence[str]) -> _Reading:
         else:
             raise FlagError(f"--{name} needs a value")
     return reading
+
+
+def _metrics_port(reading: _Reading) -> list[str]:
+    """TensorFlow Serving's metrics are on the REST port: whoever reads them there finds them there."""
+    port = reading.theirs.get("rest_api_port", "0")
+    if port == "0" or not reading.theirs.get("monitoring_config_file") or _has(reading.ours, "--metrics-port"):
+        return []
+    return [f"--metrics-port={reading.theirs.pop('rest_api_port')}"]
 
 
 def _checked(flag: Flag, value: str) -> str:

@@ -1,50 +1,47 @@
-"""What Prometheus can ask this server. Label values come from what is loaded, never from a request's bytes."""
+"""What Prometheus can ask this server. Label values come from what is loaded, never from a request's bytes.
 
-from collections.abc import Callable
+What every request touches is counted in plain integers and told in Prometheus' form only when somebody asks: under our
+names here, under TensorFlow Serving's in tensorflow_metrics.py, both from the same observations.
+"""
 
-from prometheus_client import (
-    CollectorRegistry,
-    Counter,
-    Gauge,
-    Histogram,
-    ProcessCollector,
-    start_http_server,
-)
+import threading
+from collections import Counter as Tally
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
 
+from prometheus_client import CollectorRegistry, Counter, Gauge, ProcessCollector, generate_latest
+from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily
+from prometheus_client.metrics_core import Metric
+from prometheus_client.registry import Collector
+
+from server import metrics_page, tensorflow_metrics
+from server.batching.metrics import BatchCollector
+from server.histograms import Durations, Snapshot, total
 from server.lifecycle.servable import Loaded
 from server.lifecycle.states import State, VersionStatus
 
-# From 100 microseconds, below which no request over gRPC ends, to 30 seconds.
-_SECONDS_BUCKETS = (
-    *(
-        1e-4,
-        2e-4,
-        3e-4,
-        5e-4,
-        7e-4,
-        1e-3,
-        1.5e-3,
-        2e-3,
-        3e-3,
-        5e-3,
-        7e-3,
-        1e-2,
-        1.5e-2,
-        2e-2,
-        3e-2,
-        5e-2,
-        7e-2,
-    ),
-    *(0.1, 0.15, 0.2, 0.3, 0.5, 0.7, 1.0, 2.0, 5.0, 10.0, 30.0),
-)
+_LABELS = ("model", "version", "signature", "backend")
+
+PATH = "/metrics"
 
 
+@dataclass(frozen=True, slots=True)
+class Series:
+    """Whose requests are counted together: one method's, to one signature of one version on one backend."""
+
+    model: str
+    version: int
+    signature: str
+    backend: str
+    method: str
+
+
+@dataclass(frozen=True, slots=True)
 class RequestTimer:
-    """The series of one (model, signature, backend), looked up once so that a request pays only for the observation."""
+    """The durations of one series, looked up once so that a request pays only for the observation."""
 
-    def __init__(self, latency: Histogram, run: Histogram) -> None:
-        self.latency = latency
-        self.run = run
+    latency: Durations = field(default_factory=Durations)
+    run: Durations = field(default_factory=Durations)
 
 
 class Metrics:
@@ -53,27 +50,10 @@ class Metrics:
     def __init__(self) -> None:
         self.registry = registry = CollectorRegistry()
         ProcessCollector(registry=registry)
-        labels = ("model", "version", "signature", "backend")
-        self._latency = Histogram(
-            "segue_request_latency_seconds",
-            "Predict requests answered: from the request's bytes to the answer's bytes.",
-            labels,
-            buckets=_SECONDS_BUCKETS,
-            registry=registry,
-        )
-        self._run = Histogram(
-            "segue_backend_run_seconds",
-            "The part of a request from its checked inputs to the outputs: waiting for a batch, and the run.",
-            labels,
-            buckets=_SECONDS_BUCKETS,
-            registry=registry,
-        )
-        self._requests = Counter(
-            "segue_requests",
-            "Requests ended, by gRPC status code; model is empty unless one was found.",
-            ("method", "model", "code"),
-            registry=registry,
-        )
+        self._lock = threading.Lock()
+        self._timers: dict[tuple[str, int, str, str, str], RequestTimer] = {}
+        self._requests: Tally[tuple[str, str, str]] = Tally()
+        self.tensorflow = tensorflow_metrics.TensorFlowMetrics()
         self._state = Gauge(
             "segue_model_version_state",
             "State of each version as in GetModelStatus: 10 start, 20 loading, 30 available, 40 unloading, 50 end.",
@@ -98,21 +78,27 @@ class Metrics:
             ("model", "version", "signature", "output", "backend"),
             registry=registry,
         )
-        self._timers: dict[tuple[str, int, str, str], RequestTimer] = {}
+        self._batches = BatchCollector()
+        registry.register(self._batches)
+        registry.register(_Requests(self))
 
-    def timer(self, model: str, version: int, signature: str, backend: str) -> RequestTimer:
+    def timer(self, model: str, version: int, signature: str, backend: str, method: str = "Predict") -> RequestTimer:
         """The series for requests to a loaded signature."""
-        key = (model, version, signature, backend)
+        key = (model, version, signature, backend, method)
         timer = self._timers.get(key)
         if timer is None:
-            labels = (model, str(version), signature, backend)
-            timer = RequestTimer(self._latency.labels(*labels), self._run.labels(*labels))
-            self._timers[key] = timer
+            with self._lock:
+                timer = self._timers.setdefault(key, RequestTimer())
         return timer
 
     def ended(self, method: str, model: str, code: str) -> None:
         """Count a request. `model` must be the name of a loaded model, or empty."""
-        self._requests.labels(method, model, code).inc()
+        with self._lock:
+            self._requests[method, model, code] += 1
+
+    def examples(self, model: str, count: int) -> None:
+        """Count the Examples of a request to a loaded model."""
+        self.tensorflow.examples(model, count)
 
     def status_changed(self, model: str, status: VersionStatus) -> None:
         """See lifecycle.manager.Observer."""
@@ -127,24 +113,98 @@ class Metrics:
         servable = loaded.servable
         version = str(servable.version)
         self._load_seconds.labels(servable.name, version, servable.backend_name).set(loaded.seconds)
+        self.tensorflow.warmed(servable.name, servable.version, loaded.seconds)
+        self._batches.add(servable.name, servable.version, servable.batchers)
         for proof in servable.proofs:
             labels = (servable.name, version, proof.signature, proof.output, servable.backend_name)
             self._proof.labels(*labels).set(proof.difference.max_absolute)
 
-    def serve(self, host: str, port: int) -> tuple[int, Callable[[], None]]:
-        """Answer GET /metrics in a thread; returns the port and a function that stops it."""
-        http, thread = start_http_server(port, addr=host, registry=self.registry)
+    def page(self) -> bytes:
+        """Everything, in Prometheus' text format 0.0.4: under our names, then under TensorFlow Serving's."""
+        theirs = self.tensorflow.text(self.timers(), self.requests())
+        return generate_latest(self.registry) + theirs.encode()
 
-        def stop() -> None:
-            http.shutdown()
-            http.server_close()
-            thread.join()
+    def serve(self, host: str, port: int, paths: Iterable[str] = ()) -> tuple[int, Callable[[], None]]:
+        """Answer GET in a thread; returns the port and a function that stops it.
 
-        return http.server_port, stop
+        Args:
+            host: Where to listen.
+            port: 0 takes a free one.
+            paths: Where the page is found besides /metrics and TensorFlow Serving's default path.
+
+        Raises:
+            OSError: The port is taken.
+        """
+        return metrics_page.serve(host, port, {PATH, tensorflow_metrics.PATH, *paths}, self.page)
+
+    def timers(self) -> list[tuple[Series, Snapshot, Snapshot]]:
+        """Latencies and runs of each series, now."""
+        with self._lock:
+            timers = list(self._timers.items())
+        return [(Series(*key), timer.latency.snapshot(), timer.run.snapshot()) for key, timer in timers]
+
+    def requests(self) -> dict[tuple[str, str, str], int]:
+        """Requests ended so far by method, model and code."""
+        with self._lock:
+            return dict(self._requests)
 
     def _forget(self, model: str, version: int) -> None:
         """Drop the series of a version that is gone, so that versions do not add up over months."""
-        for metric in (self._latency, self._run, self._load_seconds, self._proof, self._state):
+        self._batches.remove(model, version)
+        for metric in (self._load_seconds, self._proof, self._state):
             metric.remove_by_labels({"model": model, "version": str(version)})
-        for key in [k for k in self._timers if k[:2] == (model, version)]:
-            self._timers.pop(key, None)
+        with self._lock:
+            gone = {key: self._timers.pop(key) for key in list(self._timers) if key[:2] == (model, version)}
+        for key, timer in gone.items():
+            self.tensorflow.retire(Series(*key), timer.latency.snapshot(), timer.run.snapshot())
+        self.tensorflow.forget(model, version)
+
+
+class _Requests(Collector):
+    """Tells in Prometheus' form what requests have touched."""
+
+    def __init__(self, metrics: Metrics) -> None:
+        self._metrics = metrics
+
+    def describe(self) -> list[Metric]:
+        """Nothing to compare with other collectors' names before there are requests."""
+        return []
+
+    def collect(self) -> Iterator[Metric]:
+        """See prometheus_client.registry.Collector."""
+        by_labels: dict[tuple[str, ...], list[tuple[Snapshot, Snapshot]]] = {}
+        for series, latency, run in self._metrics.timers():
+            key = (series.model, str(series.version), series.signature, series.backend)
+            by_labels.setdefault(key, []).append((latency, run))
+        latencies = HistogramMetricFamily(
+            "segue_request_latency_seconds",
+            "Inference requests answered: from the request's bytes to the answer's bytes.",
+            labels=_LABELS,
+        )
+        runs = HistogramMetricFamily(
+            "segue_backend_run_seconds",
+            "The part of a request from its checked inputs to the outputs: waiting for a batch, and the run.",
+            labels=_LABELS,
+        )
+        for labels, found in by_labels.items():
+            _add(latencies, labels, total(latency for latency, _ in found))
+            _add(runs, labels, total(run for _, run in found))
+        yield latencies
+        yield runs
+        counts = CounterMetricFamily(
+            "segue_requests",
+            "Requests ended, by gRPC status code; model is empty unless one was found.",
+            labels=("method", "model", "code"),
+        )
+        for ended, count in self._metrics.requests().items():
+            counts.add_metric(ended, count)
+        yield counts
+
+
+def _add(family: HistogramMetricFamily, labels: tuple[str, ...], snapshot: Snapshot) -> None:
+    buckets = [(_number(bound), count) for bound, count in snapshot.by_seconds()]
+    family.add_metric(labels, [*buckets, ("+Inf", snapshot.count)], snapshot.sum)
+
+
+def _number(bound: float) -> str:
+    return repr(float(bound))

@@ -17,6 +17,7 @@ from protos.tensorflow import signature_pb2
 from server.arrays import Array
 from server.backends.interface import TensorPort
 from server.errors import InvalidRequest
+from server.quickness import Quickness
 from server.wire.dtypes import name_of as type_name
 from server.wire.tensors import RawTensor, tensor_from_proto
 
@@ -62,6 +63,7 @@ class ServedSignature:
         self._output_dtypes = {alias: info.dtype for alias, info in definition.outputs.items()}
         self._all_outputs = tuple(self.outputs.items())
         self._has_defaults = bool(definition.defaults)
+        self.quickness = Quickness()
 
     def ports(self) -> tuple[tuple[TensorPort, ...], tuple[TensorPort, ...]]:
         """The ONNX graph's inputs and outputs that this signature needs."""

@@ -161,6 +161,10 @@ class ModelManager:
                 return servable
             # It began to close after the snapshot was read; the next snapshot lacks it already.
 
+    def has(self, name: str) -> bool:
+        """Whether a version of that model is available."""
+        return name in self._available
+
     def configure(self, source: Source, policies: Mapping[str, ModelPolicy]) -> Reload:
         """Replace what is watched and how, as a whole: models that are not there any more are unloaded.
 

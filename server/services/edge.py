@@ -1,172 +1,291 @@
-"""Where errors become gRPC statuses, and methods become handlers. Status codes are decided here and nowhere else.
+"""Where calls meet methods.
+
+A call is answered in the polling thread only if that takes microseconds; all others go to workers, by model.
 
 Methods take and return bytes: gRPC hands the request over as it came, so that its size is known and checked before any
 of it becomes an object.
 """
 
-import logging
-import secrets
-import threading
-import time
-from collections.abc import Callable, Mapping
-from typing import TypeVar
+from collections.abc import Callable, Mapping, Sequence
+from typing import Protocol
 
-import grpc
 from google.protobuf.descriptor import ServiceDescriptor
-from google.protobuf.message import DecodeError, Message
 
-from server.errors import (
-    BackendError,
-    ExpiredInQueue,
-    InvalidRequest,
-    LabelPending,
-    LabelUnavailable,
-    MalformedRequest,
-    MalformedResponse,
-    MethodUnsupported,
-    ModelNotFound,
-    ModelsUnavailable,
-    OutOfMemory,
-    PackageError,
-    ReloadOverdue,
-    ReloadSuperseded,
-    SegueError,
-    SignatureNotFound,
-    StatusNotFound,
-)
-from server.lifecycle.manager import ModelManager
-from server.lifecycle.servable import Servable
+from server import calls
+from server.admission import Budget, Workers
+from server.calls import Watcher
+from server.errors import MethodUnsupported, SegueError
 from server.metrics import Metrics
-from server.wire.requests import ModelSpec
+from server.services.authorisation import REFUSAL
+from server.services.exchange import ErrorReply, Exchange
+from server.services.statuses import Code, status_code, status_text
+from server.services.transport import Rpc
 
-logger = logging.getLogger(__name__)
+Method = Callable[[bytes, Rpc], bytes]
 
-Code = grpc.StatusCode
-Method = Callable[[bytes, grpc.ServicerContext], bytes]
-ErrorReply = Callable[[grpc.StatusCode, str], bytes]
-"""Makes the message that goes with a status that is not OK, for methods whose message tells the status too."""
+_NO_MESSAGE = MethodUnsupported("the method takes one message, and none came")
 
-T = TypeVar("T", bound=Message)
-
-# The nearest class in an error's ancestry decides.
-STATUS_CODES: Mapping[type[SegueError], grpc.StatusCode] = {
-    InvalidRequest: Code.INVALID_ARGUMENT,
-    MalformedResponse: Code.INTERNAL,
-    ExpiredInQueue: Code.RESOURCE_EXHAUSTED,
-    ModelNotFound: Code.NOT_FOUND,
-    StatusNotFound: Code.NOT_FOUND,
-    LabelPending: Code.UNAVAILABLE,
-    LabelUnavailable: Code.FAILED_PRECONDITION,
-    ModelsUnavailable: Code.UNKNOWN,
-    ReloadOverdue: Code.DEADLINE_EXCEEDED,
-    ReloadSuperseded: Code.ABORTED,
-    SignatureNotFound: Code.FAILED_PRECONDITION,
-    MethodUnsupported: Code.UNIMPLEMENTED,
-    OutOfMemory: Code.RESOURCE_EXHAUSTED,
-    BackendError: Code.INTERNAL,
-    PackageError: Code.UNKNOWN,  # TensorFlow Serving reports a version that did not load with this code
-}
-
-# TensorFlow Serving's grpc_status_util.cc cuts messages here, since they travel as HTTP/2 headers.
-_MAX_MESSAGE = 1024
+# Larger requests are not even looked into by the polling thread.
+_SMALL_BYTES = 1 << 16
 
 
-def status_code(error: SegueError) -> grpc.StatusCode:
-    """The gRPC code for an error of ours."""
-    return next(STATUS_CODES[kind] for kind in type(error).__mro__ if kind in STATUS_CODES)
+class Prediction(Protocol):
+    """A request for a model, checked and ready to run. It holds a lease until `release`."""
+
+    model: str
+
+    def is_quick(self) -> bool:
+        """Whether it takes so little that handing it to another thread would take longer."""
+        ...
+
+    def at_once(self) -> int:
+        """Requests of this kind that gain from being run beside each other; 0 if as many as there may be."""
+        ...
+
+    def memory(self) -> int:
+        """Bytes that its arrays take."""
+        ...
+
+    def answer(self) -> bytes:
+        """Run it."""
+        ...
+
+    def release(self) -> None:
+        """Give the lease back."""
+        ...
 
 
-def status_text(message: str) -> str:
-    """The message as it goes on the wire: cut as TensorFlow Serving cuts it, by bytes, but never within a character."""
-    data = message.encode()
-    if len(data) <= _MAX_MESSAGE:
-        return message
-    return data[:_MAX_MESSAGE].decode(errors="ignore") + "...TRUNCATED"
+class Predictor(Protocol):
+    """Makes predictions of requests."""
+
+    def model_of(self, data: bytes) -> str:
+        """The name of the model that a request is for, if it is loaded and easily found; else "". Never raises."""
+        ...
+
+    def prepare(self, data: bytes, rpc: Rpc) -> Prediction:
+        """Parse and check a request; raises a SegueError if it cannot be answered."""
+        ...
 
 
-def parse(kind: type[T], data: bytes) -> T:
-    """Parse a request that is not on the hot path.
+class Permission(Protocol):
+    """Decides who may call."""
 
-    Raises:
-        MalformedRequest: the bytes are not such a message.
-    """
-    try:
-        return kind.FromString(data)
-    except DecodeError as error:
-        raise MalformedRequest("the bytes do not parse", kind.DESCRIPTOR.full_name) from error
-
-
-def deadline(context: grpc.ServicerContext) -> float:
-    """When the client stops waiting, by time.monotonic(); infinity if it never does."""
-    left = context.time_remaining()
-    return float("inf") if left is None else time.monotonic() + left
-
-
-def acquire(models: ModelManager, spec: ModelSpec | None) -> Servable:
-    """The version that a request names, leased: call its `release` when done.
-
-    Raises:
-        InvalidRequest: The request names none; the texts are TensorFlow Serving's.
-        NotServed: See ModelManager.acquire.
-    """
-    if spec is None:
-        raise InvalidRequest("Missing ModelSpec")
-    if not spec.name:
-        raise InvalidRequest("ModelSpec has no name specified.")
-    return models.acquire(spec.name, spec.version, spec.label)
+    def permits(self, rpc: Rpc) -> bool:
+        """Whether this call may go on."""
+        ...
 
 
 class Edge:
-    """Makes gRPC handlers from methods that raise our errors."""
+    """Begins each call: finds its method, and has it run where it should."""
 
-    def __init__(self, metrics: Metrics, slots: int) -> None:
-        """Make an edge.
+    def __init__(
+        self,
+        metrics: Metrics,
+        workers: Workers,
+        budget: Budget,
+        *,
+        may_answer_here: Callable[[], bool],
+        watchers: Sequence[Watcher] = (),
+        gate: Permission | None = None,
+    ) -> None:
+        """Make an edge without methods.
 
         Args:
             metrics: Counts how requests end.
-            slots: Requests in work at once. Others wait their turn, each in a thread of its own.
+            workers: Run models.
+            budget: Bytes that requests in flight may hold.
+            may_answer_here: Whether the polling thread may run something short now.
+            watchers: Are told of every request to a method of ours.
+            gate: Turns calls away before anything is read of them; None lets all through.
         """
         self._metrics = metrics
-        self._slots = threading.BoundedSemaphore(slots)
+        self._workers = workers
+        self._budget = budget
+        self._may_answer_here = may_answer_here
+        self._watchers = tuple(watchers)
+        self._gate = gate
+        self._methods: dict[bytes, Callable[[Rpc], None]] = {}
 
-    def handler(
+    def begin(self, rpc: Rpc) -> None:
+        """Begin a call; in the polling thread."""
+        if self._gate is not None and not self._gate.permits(rpc):
+            rpc.end(Code.UNAUTHENTICATED, REFUSAL)
+            return
+        method = self._methods.get(rpc.method)
+        if method is None:
+            rpc.end(Code.UNIMPLEMENTED, "Method not found!")
+        else:
+            method(rpc)
+
+    def methods(self) -> list[str]:
+        """The full names of all methods, as in "/tensorflow.serving.PredictionService/Predict"."""
+        return sorted(path.decode() for path in self._methods)
+
+    def add_service(
         self,
         service: ServiceDescriptor,
         methods: Mapping[str, Method],
+        workers: Workers,
         error_replies: Mapping[str, ErrorReply] | None = None,
-    ) -> grpc.GenericRpcHandler:
-        """The handler of a service; methods that are not given answer UNIMPLEMENTED."""
-        replies = error_replies or {}
-        handlers = {
-            service.methods_by_name[name].name: self._unary(name, method, replies.get(name, _no_message))
-            for name, method in methods.items()
-        }
-        return grpc.method_handlers_generic_handler(service.full_name, handlers)
+    ) -> None:
+        """Answer these methods of a service in workers; the others answer UNIMPLEMENTED."""
+        for name, method in methods.items():
+            self._add_in_workers(service, name, method, (error_replies or {}).get(name), workers)
 
-    def _unary(self, name: str, method: Method, error_reply: ErrorReply) -> "grpc.RpcMethodHandler[bytes, bytes]":
-        def answer(request: bytes, context: grpc.ServicerContext) -> bytes:
+    def add_predictor(self, service: ServiceDescriptor, name: str, predictor: Predictor) -> None:
+        """Answer a method with predictions, in the polling thread if they are quick."""
+        full_name = _full_name(service, name)
+
+        def begin(rpc: Rpc) -> None:
+            def then(data: bytes | None) -> None:
+                exchange = self._exchange(name, full_name, rpc, data)
+                if data is not None:
+                    self._predict(predictor, exchange, data)
+                calls.leave()
+
+            rpc.receive(then)
+
+        self._methods[_path(full_name)] = begin
+
+    def add_immediate(self, service: str, name: str, answer: Callable[[bytes], bytes]) -> None:
+        """Answer a method in the polling thread, whatever else the server has to do, and tell nobody."""
+
+        def watch(rpc: Rpc, data: bytes, fail: Callable[[SegueError], None]) -> None:
             try:
-                with self._slots:
-                    return method(request, context)
+                rpc.reply(answer(data))
             except SegueError as error:
-                code, text = status_code(error), status_text(error.message)
-            except MemoryError:
-                code, text = Code.RESOURCE_EXHAUSTED, "the server has not the memory for this request now"
-            except Exception as error:  # noqa: BLE001 - the outermost guard: a client gets an id, never a trace
-                code, text = Code.INTERNAL, _log_unexpected(name, error)
-            self._metrics.ended(name, "", code.name)
-            context.set_code(code)
-            context.set_details(text)
-            return error_reply(code, text)
+                fail(error)
 
-        return grpc.unary_unary_rpc_method_handler(answer)
+        self.add_watch(service, name, watch)
+
+    def add_watch(
+        self, service: str, name: str, watch: Callable[[Rpc, bytes, Callable[[SegueError], None]], None]
+    ) -> None:
+        """Let a method that takes one message handle its calls itself; the last argument ends one with an error."""
+
+        def begin(rpc: Rpc, fail: Callable[[SegueError], None]) -> None:
+            def then(data: bytes | None) -> None:
+                if data is None:
+                    fail(_NO_MESSAGE)
+                else:
+                    watch(rpc, data, fail)
+
+            rpc.receive(then)
+
+        self.add_stream(service, name, begin)
+
+    def add_stream(self, service: str, name: str, begin: Callable[[Rpc, Callable[[SegueError], None]], None]) -> None:
+        """Let a method that streams handle its calls itself; the second argument ends a call with an error."""
+
+        def begin_call(rpc: Rpc) -> None:
+            def fail(error: SegueError) -> None:
+                code = status_code(error)
+                self._metrics.ended(name, "", code.name)
+                rpc.end(code, status_text(error.message))
+
+            begin(rpc, fail)
+
+        self._methods[_path(f"{service}/{name}")] = begin_call
+
+    def _exchange(
+        self, name: str, full_name: str, rpc: Rpc, data: bytes | None, error_reply: ErrorReply | None = None
+    ) -> Exchange:
+        """Begin an exchange; without a message it has ended already."""
+        size = len(data) if data is not None else 0
+        exchange = Exchange(name, full_name, rpc, size, self._metrics, watchers=self._watchers, error_reply=error_reply)
+        if data is None:
+            exchange.fail(_NO_MESSAGE)
+        return exchange
+
+    def _add_in_workers(
+        self, service: ServiceDescriptor, name: str, method: Method, error_reply: ErrorReply | None, workers: Workers
+    ) -> None:
+        full_name = _full_name(service, name)
+
+        def begin(rpc: Rpc) -> None:
+            def then(data: bytes | None) -> None:
+                exchange = self._exchange(name, full_name, rpc, data, error_reply)
+                if data is not None:
+                    self._submit(workers, "", exchange, len(data), lambda: method(data, rpc), _nothing)
+                calls.leave()
+
+            rpc.receive(then)
+
+        self._methods[_path(full_name)] = begin
+
+    def _predict(self, predictor: Predictor, exchange: Exchange, data: bytes) -> None:
+        """Answer a request here, or hand it over; in the polling thread."""
+        if len(data) > _SMALL_BYTES:
+            answer = self._answer_large(predictor, exchange.rpc, data)
+            self._submit(self._workers, predictor.model_of(data), exchange, len(data), answer, _nothing)
+            return
+        try:
+            prediction = predictor.prepare(data, exchange.rpc)
+            if prediction.is_quick() and self._may_answer_here():
+                try:
+                    exchange.reply(prediction.answer())
+                finally:
+                    prediction.release()
+                return
+        except Exception as error:  # noqa: BLE001 - the outermost guard: see Exchange.fail
+            exchange.fail(error)
+            return
+        held = len(data) + prediction.memory()
+        model, at_once = prediction.model, prediction.at_once()
+        self._submit(self._workers, model, exchange, held, prediction.answer, prediction.release, at_once)
+
+    def _answer_large(self, predictor: Predictor, rpc: Rpc, data: bytes) -> Callable[[], bytes]:
+        """Leave it to a worker to look into a large request too."""
+
+        def answer() -> bytes:
+            prediction = predictor.prepare(data, rpc)
+            try:
+                memory = prediction.memory()
+                self._budget.take(memory, own=len(data))
+                try:
+                    return prediction.answer()
+                finally:
+                    self._budget.give_back(memory)
+            finally:
+                prediction.release()
+
+        return answer
+
+    def _submit(  # noqa: PLR0917 - the parts of one task
+        self,
+        workers: Workers,
+        lane: str,
+        exchange: Exchange,
+        held: int,
+        answer: Callable[[], bytes],
+        release: Callable[[], None],
+        at_once: int = 0,
+    ) -> None:
+        """Have workers answer. `release` is called once, whatever happens."""
+
+        def let_go() -> None:
+            release()
+            self._budget.give_back(held)
+
+        try:
+            self._budget.take(held)
+        except SegueError as error:
+            release()
+            exchange.fail(error)
+            return
+        try:
+            workers.submit(lane, exchange.to_run(answer, let_go), at_once)
+        except SegueError as error:
+            exchange.refuse(error)
 
 
-def _no_message(_code: grpc.StatusCode, _text: str) -> bytes:
-    return b""
+def _nothing() -> None:
+    """Nothing is to be released."""
 
 
-def _log_unexpected(method: str, error: Exception) -> str:
-    reference = secrets.token_hex(4)
-    logger.error("%s failed unexpectedly, reference %s", method, reference, exc_info=error)
-    return f"internal error, reference {reference}: see the server's log"
+def _full_name(service: ServiceDescriptor, name: str) -> str:
+    return f"{service.full_name}/{service.methods_by_name[name].name}"
+
+
+def _path(full_name: str) -> bytes:
+    return f"/{full_name}".encode()

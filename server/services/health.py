@@ -1,109 +1,133 @@
-"""grpc.health.v1.Health: whether this server and its services take requests.
+"""grpc.health.v1.Health: what load balancers, probes and gRPC's own clients ask, answered whatever else there is to do.
 
-grpcio ships a servicer of its own, which is not used: it sends to a watcher while it holds the lock that it also takes
-when a watcher leaves. The thread that would end the sending is the one that waits for that lock, so two clients, one
-that comes and one that goes, can stop the whole server for good; tests/e2e/test_health.py shows that they do not here.
-It also keeps a set for every name that anyone ever watched. Here nothing is sent under a lock, and watchers have a
-bound.
+The published servicer is not used because it needs a thread for each stream that watches, and keeps every name that
+anyone has ever asked for.
 """
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
-import grpc
-from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_health.v1 import health_pb2
 
-MAX_WATCHERS = 256
-"""Watches that may be open: grpcio may need a thread for each while it sends to them."""
+from server.errors import SegueError, TooManyWatchers, UnknownService
+from server.services.statuses import Code, parse
+from server.services.transport import Rpc
 
-Status = health_pb2.HealthCheckResponse
-_Send = Callable[[health_pb2.HealthCheckResponse], None]
+SERVICE: str = health_pb2.DESCRIPTOR.services_by_name["Health"].full_name
+_SERVING: int = health_pb2.HealthCheckResponse.SERVING
+_NOT_SERVING: int = health_pb2.HealthCheckResponse.NOT_SERVING
+_SERVICE_UNKNOWN: int = health_pb2.HealthCheckResponse.SERVICE_UNKNOWN
 
-
-class _Watcher:
-    """One open Watch. All but `name` and `send` changes under the servicer's lock."""
-
-    def __init__(self, name: str, send: _Send) -> None:
-        self.name = name
-        self.send = send
-        self.told: int | None = None
-        self.is_telling = False
+# Streams that watch at once. Each is a client's connection with gRPC's health check on.
+MOST_WATCHERS = 4096
 
 
-class Health(health_pb2_grpc.HealthServicer):  # type: ignore[misc]  # grpcio ships no types for it
-    """The statuses, and who watches them."""
+class Health:
+    """The statuses of one server's services."""
 
-    def __init__(self) -> None:
+    def __init__(self, services: Iterable[str]) -> None:
+        """Make it, NOT_SERVING.
+
+        Args:
+            services: Names that have a status; the empty one, which stands for the server, always has.
+        """
+        self._services = frozenset({"", *services})
+        self._status: int = _NOT_SERVING
+        self._draining = False
         self._lock = threading.Lock()
-        self._statuses: dict[str, int] = {}
         self._watchers: set[_Watcher] = set()
-        self._ended = False
 
-    def set(self, service: str, status: int) -> None:
-        """Set the status of a service; "" is the server. After `enter_graceful_shutdown` nothing changes any more."""
+    def set_serving(self, *, serving: bool) -> None:
+        """Change the status of all services, and tell whoever watches."""
         with self._lock:
-            if self._ended:
-                return
-            self._statuses[service] = status
-            watchers = [watcher for watcher in self._watchers if watcher.name == service]
+            self._status = _SERVING if serving and not self._draining else _NOT_SERVING
+            watchers = list(self._watchers)
         for watcher in watchers:
-            # A client that does not read must not hold up the others, nor whoever sets the status.
-            threading.Thread(target=self._tell, args=(watcher,), name="health", daemon=True).start()
+            watcher.tell()
 
-    def enter_graceful_shutdown(self) -> None:
-        """Set everything to NOT_SERVING for good."""
-        for service in list(self._statuses):
-            self.set(service, Status.NOT_SERVING)
-        with self._lock:
-            self._ended = True
+    def drain(self) -> None:
+        """Be NOT_SERVING for good."""
+        self._draining = True
+        self.set_serving(serving=False)
 
-    def Check(  # noqa: N802 - the method's name in the protocol
-        self, request: health_pb2.HealthCheckRequest, context: grpc.ServicerContext
-    ) -> health_pb2.HealthCheckResponse:
-        """Tell the status now; NOT_FOUND for a name that is no service here."""
+    def finish(self) -> None:
+        """End the streams that watch."""
         with self._lock:
-            status = self._statuses.get(request.service)
-        if status is None:
-            context.set_code(grpc.StatusCode.NOT_FOUND)
-            return Status()
-        return Status(status=status)
+            watchers = list(self._watchers)
+        for watcher in watchers:
+            watcher.end()
 
-    def Watch(  # noqa: N802 - the method's name in the protocol
-        self,
-        request: health_pb2.HealthCheckRequest,
-        context: grpc.ServicerContext,
-        send_response_callback: _Send,
-    ) -> None:
-        """Tell the status now and whenever it changes; SERVICE_UNKNOWN for a name that is no service here."""
-        watcher = _Watcher(request.service, send_response_callback)
-        with self._lock:
-            has_room = len(self._watchers) < MAX_WATCHERS
-            if has_room:
+    def check(self, data: bytes) -> bytes:
+        """Answer a HealthCheckRequest.
+
+        Raises:
+            MalformedRequest: The bytes do not parse.
+            UnknownService: It asks for a service that is not here.
+        """
+        request = parse(health_pb2.HealthCheckRequest, data)
+        if request.service not in self._services:
+            raise UnknownService(f"there is no service {request.service!r} here")
+        return _message(self._status)
+
+    def watch(self, rpc: Rpc, data: bytes, fail: Callable[[SegueError], None]) -> None:
+        """Answer a HealthCheckRequest with each status from now on, the present one first."""
+        try:
+            request = parse(health_pb2.HealthCheckRequest, data)
+            known = request.service in self._services
+            with self._lock:
+                if len(self._watchers) >= MOST_WATCHERS:
+                    raise TooManyWatchers(f"{MOST_WATCHERS} streams watch already")
+                watcher = _Watcher(rpc, self._current if known else _unknown)
                 self._watchers.add(watcher)
-        if not has_room:
-            context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, f"{MAX_WATCHERS} clients watch already: use Check")
-        if context.add_callback(lambda: self._leave(watcher)):
-            self._tell(watcher)
-        else:  # it has gone meanwhile
-            self._leave(watcher)
+        except SegueError as error:
+            fail(error)
+            return
+        rpc.when_over(lambda: self._forget(watcher))
+        watcher.tell()
 
-    # grpcio then calls it with something to send with, and keeps no thread for it in between.
-    Watch.experimental_non_blocking = True  # type: ignore[attr-defined]
+    def _current(self) -> int:
+        return self._status
 
-    def _leave(self, watcher: _Watcher) -> None:
+    def _forget(self, watcher: "_Watcher") -> None:
         with self._lock:
             self._watchers.discard(watcher)
 
-    def _tell(self, watcher: _Watcher) -> None:
-        """Send the status, and again if it has changed meanwhile: by one thread, so that the last word is right."""
-        while True:
-            with self._lock:
-                status = self._statuses.get(watcher.name, Status.SERVICE_UNKNOWN)
-                if watcher.is_telling or watcher.told == status or watcher not in self._watchers:
-                    return
-                watcher.is_telling, watcher.told = True, status
-            try:
-                watcher.send(Status(status=status))
-            finally:
-                with self._lock:
-                    watcher.is_telling = False
+
+def _unknown() -> int:
+    """What is told of a service that is not here, which may come to be: so says the protocol."""
+    return _SERVICE_UNKNOWN
+
+
+def _message(status: int) -> bytes:
+    data: bytes = health_pb2.HealthCheckResponse(status=status).SerializeToString()
+    return data
+
+
+class _Watcher:
+    """One stream. A message is sent when the one before has gone out, and then with the status of that moment."""
+
+    def __init__(self, rpc: Rpc, status: Callable[[], int]) -> None:
+        self._rpc = rpc
+        self._status = status
+        self._lock = threading.Lock()
+        self._sending = False
+        self._told: int | None = None
+
+    def tell(self) -> None:
+        """Send the status if it is news."""
+        with self._lock:
+            status = self._status()
+            if self._sending or status == self._told:
+                return
+            self._sending, self._told = True, status
+        self._rpc.send(_message(status), self._sent)
+
+    def _sent(self) -> None:
+        with self._lock:
+            self._sending = False
+        if not self._rpc.cancelled:
+            self.tell()
+
+    def end(self) -> None:
+        """End the stream."""
+        self._rpc.end(Code.UNAVAILABLE, "the server ends")

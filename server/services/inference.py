@@ -6,17 +6,17 @@ The texts are TensorFlow Serving's; the rules of signatures and results are in s
 import time
 from collections.abc import Mapping, Sequence
 
-import grpc
-
 from protos.serving import inference_pb2, model_pb2
-from server import inference
+from server import calls, inference
 from server.arrays import Array
 from server.errors import InvalidRequest, MethodUnsupported
 from server.examples import columns, rows_of
 from server.lifecycle.manager import ModelManager
 from server.lifecycle.servable import Servable
 from server.metrics import Metrics
-from server.services.edge import Method, acquire, deadline, parse
+from server.services.edge import Method
+from server.services.statuses import acquire, parse
+from server.services.transport import Rpc
 from server.signatures import DEFAULT_SIGNATURE, ServedSignature
 from server.wire.requests import ModelSpec, spec_from_proto
 
@@ -35,31 +35,31 @@ class InferenceService:
         """Methods by their names in the service."""
         return {"Classify": self.classify, "Regress": self.regress, "MultiInference": self.multi_inference}
 
-    def classify(self, data: bytes, context: grpc.ServicerContext) -> bytes:
+    def classify(self, data: bytes, rpc: Rpc) -> bytes:
         """Answer a ClassificationRequest."""
         request = parse(inference_pb2.ClassificationRequest, data)
         with acquire(self._models, _spec_of(request)).leased() as servable:
             signature = inference.find_signature(servable.signatures, request.model_spec.signature_name, _NO_SIGNATURE)
             wanted = inference.check_classification(signature)
-            outputs, rows = self._run(servable, signature, wanted, request.input, until=deadline(context))
+            outputs, rows = self._run(servable, signature, wanted, request.input, method="Classify", rpc=rpc)
             result = inference.classification_result(outputs, rows)
             reply = inference_pb2.ClassificationResponse(result=result, model_spec=_spec(servable, signature))
             self._metrics.ended("Classify", servable.name, "OK")
         return reply.SerializeToString()
 
-    def regress(self, data: bytes, context: grpc.ServicerContext) -> bytes:
+    def regress(self, data: bytes, rpc: Rpc) -> bytes:
         """Answer a RegressionRequest."""
         request = parse(inference_pb2.RegressionRequest, data)
         with acquire(self._models, _spec_of(request)).leased() as servable:
             signature = inference.find_signature(servable.signatures, request.model_spec.signature_name, _NO_SIGNATURE)
             wanted = inference.check_regression(signature)
-            outputs, rows = self._run(servable, signature, wanted, request.input, until=deadline(context))
+            outputs, rows = self._run(servable, signature, wanted, request.input, method="Regress", rpc=rpc)
             result = inference.regression_result(outputs, rows)
             reply = inference_pb2.RegressionResponse(result=result, model_spec=_spec(servable, signature))
             self._metrics.ended("Regress", servable.name, "OK")
         return reply.SerializeToString()
 
-    def multi_inference(self, data: bytes, context: grpc.ServicerContext) -> bytes:
+    def multi_inference(self, data: bytes, rpc: Rpc) -> bytes:
         """Answer a MultiInferenceRequest: several signatures of one version on the same Examples."""
         request = parse(inference_pb2.MultiInferenceRequest, data)
         spec = request.tasks[0].model_spec if request.tasks else model_pb2.ModelSpec()
@@ -67,7 +67,7 @@ class InferenceService:
         with acquire(self._models, spec_from_proto(spec)).leased() as servable:
             checked = _check_tasks(request.tasks, servable.signatures)
             for task, (signature, wanted) in zip(request.tasks, checked, strict=True):
-                outputs, rows = self._run(servable, signature, wanted, request.input, until=deadline(context))
+                outputs, rows = self._run(servable, signature, wanted, request.input, method="MultiInference", rpc=rpc)
                 result = reply.results.add(model_spec=_spec(servable, signature))
                 if task.method_name == inference.CLASSIFY:
                     result.classification_result.CopyFrom(inference.classification_result(outputs, rows))
@@ -83,16 +83,22 @@ class InferenceService:
         wanted: Sequence[str],
         examples: inference_pb2.Input,
         *,
-        until: float,
+        method: str,
+        rpc: Rpc,
     ) -> tuple[Mapping[str, Array], int]:
         """Outputs by alias, and the number of rows."""
         begin = time.perf_counter()
         rows = rows_of(examples)
         call = signature.call_with_arrays(columns(rows, signature.inputs), wanted)
-        timer = self._metrics.timer(servable.name, servable.version, signature.name, servable.backend_name)
+        self._metrics.examples(servable.name, len(rows))
+        names = (signature.name, servable.backend_name)
+        timer = self._metrics.timer(servable.name, servable.version, *names, method)
         run_begin = time.perf_counter()
-        arrays = servable.run(signature, call.feeds, [onnx_name for _, onnx_name in call.outputs], until)
+        wanted_names = [onnx_name for _, onnx_name in call.outputs]
+        arrays = servable.run(signature, call.feeds, wanted_names, rpc.deadline, rpc.is_cancelled)
         end = time.perf_counter()
+        if (call_now := calls.current()) is not None:
+            call_now.ran(*names, len(rows), (run_begin, end))
         timer.run.observe(end - run_begin)
         timer.latency.observe(end - begin)
         return {alias: array for (alias, _), array in zip(call.outputs, arrays, strict=True)}, len(rows)

@@ -1,5 +1,7 @@
 """tensorflow.serving.ModelService: GetModelStatus, and HandleReloadConfigRequest where the operator allows it."""
 
+import math
+import time
 from collections.abc import Callable, Mapping
 
 import grpc
@@ -11,7 +13,10 @@ from server.errors import InvalidRequest, ModelsUnavailable, SegueError
 from server.lifecycle.manager import ModelManager, Reload
 from server.lifecycle.states import VersionStatus
 from server.metrics import Metrics
-from server.services.edge import ErrorReply, Method, parse, status_code
+from server.services.edge import Method
+from server.services.exchange import ErrorReply
+from server.services.statuses import parse, status_code
+from server.services.transport import Rpc
 
 RELOAD = "HandleReloadConfigRequest"
 
@@ -33,18 +38,15 @@ class ModelService:
         self._metrics = metrics
         self._apply = apply
 
-    def methods(self) -> dict[str, Method]:
-        """Methods by their names in the service."""
-        methods: dict[str, Method] = {"GetModelStatus": self.get_model_status}
-        if self._apply is not None:
-            methods[RELOAD] = self.handle_reload_config_request
-        return methods
+    def admin_methods(self) -> dict[str, Method]:
+        """Methods that change what is served, by their names in the service; none without leave."""
+        return {RELOAD: self.handle_reload_config_request} if self._apply is not None else {}
 
     def error_replies(self) -> dict[str, ErrorReply]:
         """Messages that tell the status too."""
-        return {RELOAD: _reload_error}
+        return {RELOAD: reload_failed}
 
-    def get_model_status(self, data: bytes, _context: grpc.ServicerContext) -> bytes:
+    def get_model_status(self, data: bytes, _rpc: Rpc) -> bytes:
         """Answer with the state of one version or of all; a label is ignored, as TensorFlow Serving does."""
         request = parse(model_service_pb2.GetModelStatusRequest, data)
         if not request.HasField("model_spec"):
@@ -57,7 +59,7 @@ class ModelService:
         self._metrics.ended("GetModelStatus", spec.name, "OK")  # a model that has a status has been found
         return reply.SerializeToString()
 
-    def handle_reload_config_request(self, data: bytes, context: grpc.ServicerContext) -> bytes:
+    def handle_reload_config_request(self, data: bytes, rpc: Rpc) -> bytes:
         """Replace what is served, and answer when the models that are new are available.
 
         The increase of counters is not told, whatever metric_names asks for.
@@ -70,7 +72,8 @@ class ModelService:
                 "Only ModelConfigList is currently supported"
             )
         reload = self._apply(request.config)
-        failed = self._models.wait_for(reload, context.time_remaining(), context.is_active)
+        left = rpc.deadline - time.monotonic()
+        failed = self._models.wait_for(reload, left if math.isfinite(left) else None, lambda: not rpc.cancelled)
         if failed:
             raise ModelsUnavailable(_unavailable(failed))
         reply = model_service_pb2.ReloadConfigResponse()
@@ -92,7 +95,8 @@ def _cause(error: SegueError | None) -> str:
     return "" if error is None else f"{status_code(error).name}: {error.message}"
 
 
-def _reload_error(code: grpc.StatusCode, text: str) -> bytes:
+def reload_failed(code: grpc.StatusCode, text: str) -> bytes:
+    """The message that goes with a configuration's refusal."""
     return model_service_pb2.ReloadConfigResponse(status=_status(code, text)).SerializeToString()
 
 

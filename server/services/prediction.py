@@ -1,19 +1,30 @@
 """tensorflow.serving.PredictionService: Predict and GetModelMetadata."""
 
+import os
 import time
-
-import grpc
+from collections.abc import Mapping
 
 from protos.serving import metadata_pb2
+from server import calls
+from server.arrays import Array
 from server.errors import InvalidRequest
 from server.lifecycle.manager import ModelManager
 from server.lifecycle.servable import Servable
 from server.metrics import Metrics
-from server.services.edge import Method, acquire, deadline, parse
-from server.wire.requests import PredictRequest, parse_predict_request, spec_from_proto
+from server.services.edge import Method
+from server.services.statuses import acquire, parse
+from server.services.transport import Rpc
+from server.signatures import ServedSignature
+from server.wire.requests import PredictRequest, parse_predict_request, peek_model_name, spec_from_proto
 from server.wire.responses import encode_predict_response
 
 SIGNATURE_DEF = "signature_def"
+
+# Those that this process may use.
+_CORES = len(os.sched_getaffinity(0))
+
+# Requests whose arrays take more than this are never run in the polling thread.
+_QUICK_BYTES = 1 << 18
 
 
 class PredictionService:
@@ -21,44 +32,33 @@ class PredictionService:
 
     def __init__(self, models: ModelManager, metrics: Metrics, *, tensor_content: bool = False) -> None:
         self._models = models
-        self._metrics = metrics
-        self._tensor_content = tensor_content
+        self.metrics = metrics
+        self.tensor_content = tensor_content
 
     def methods(self) -> dict[str, Method]:
-        """Methods by their names in the service."""
-        return {"Predict": self.predict, "GetModelMetadata": self.get_model_metadata}
+        """The methods that are no prediction, by their names in the service."""
+        return {"GetModelMetadata": self.get_model_metadata}
 
-    def predict(self, data: bytes, context: grpc.ServicerContext) -> bytes:
-        """Answer one PredictRequest with one PredictResponse, both as bytes."""
+    def model_of(self, data: bytes) -> str:
+        """See edge.Predictor."""
+        name = peek_model_name(data)
+        return name if self._models.has(name) else ""
+
+    def prepare(self, data: bytes, rpc: Rpc) -> "Prediction":
+        """See edge.Predictor."""
         begin = time.perf_counter()
         request = parse_predict_request(data)
         servable = acquire(self._models, request.model_spec)
         try:
-            return self._predict(servable, request, begin, deadline(context))
-        finally:
+            assert request.model_spec is not None  # noqa: S101 - acquire has refused requests without one
+            signature = servable.signature(request.model_spec.signature_name)
+            memory = sum(tensor.nbytes for tensor in request.inputs.values())
+            return Prediction(self, servable, signature, request, rpc=rpc, begin=begin, size=len(data), memory=memory)
+        except BaseException:
             servable.release()
+            raise
 
-    def _predict(self, servable: Servable, request: PredictRequest, begin: float, until: float) -> bytes:
-        assert request.model_spec is not None  # noqa: S101 - acquire has refused requests without one
-        signature = servable.signature(request.model_spec.signature_name)
-        call = signature.call(request.inputs, request.output_filter)
-        timer = self._metrics.timer(servable.name, servable.version, signature.name, servable.backend_name)
-        run_begin = time.perf_counter()
-        arrays = servable.run(signature, call.feeds, [onnx_name for _, onnx_name in call.outputs], until)
-        run_end = time.perf_counter()
-        reply = encode_predict_response(
-            [(alias, array) for (alias, _), array in zip(call.outputs, arrays, strict=True)],
-            name=servable.name,
-            version=servable.version,
-            signature_name=signature.name,
-            as_content=self._tensor_content,
-        )
-        timer.run.observe(run_end - run_begin)
-        timer.latency.observe(time.perf_counter() - begin)
-        self._metrics.ended("Predict", servable.name, "OK")
-        return reply
-
-    def get_model_metadata(self, data: bytes, _context: grpc.ServicerContext) -> bytes:
+    def get_model_metadata(self, data: bytes, _rpc: Rpc) -> bytes:
         """Answer with the SignatureDefs of a version."""
         request = parse(metadata_pb2.GetModelMetadataRequest, data)
         if not request.HasField("model_spec"):
@@ -74,7 +74,98 @@ class PredictionService:
             reply.model_spec.name = servable.name
             reply.model_spec.version.value = servable.version
             reply.metadata[SIGNATURE_DEF].Pack(servable.signature_map)
-            self._metrics.ended("GetModelMetadata", servable.name, "OK")
+            self.metrics.ended("GetModelMetadata", servable.name, "OK")
             return reply.SerializeToString()
         finally:
             servable.release()
+
+
+class Prediction:
+    """See edge.Prediction."""
+
+    __slots__ = (
+        "_begin",
+        "_memory",
+        "_quick",
+        "_request",
+        "_rpc",
+        "_servable",
+        "_service",
+        "_signature",
+        "_size",
+        "model",
+    )
+
+    def __init__(
+        self,
+        service: PredictionService,
+        servable: Servable,
+        signature: ServedSignature,
+        request: PredictRequest,
+        *,
+        rpc: Rpc,
+        begin: float,
+        size: int,
+        memory: int,
+    ) -> None:
+        self.model = servable.name
+        self._service = service
+        self._servable = servable
+        self._signature = signature
+        self._request = request
+        self._rpc = rpc
+        self._begin = begin
+        self._size = size
+        self._memory = memory
+        self._quick = False
+
+    def at_once(self) -> int:
+        """See edge.Prediction: more runs than cores only make each of them late; but a batch is made of many."""
+        return 0 if self._servable.joins(self._signature) else _CORES + 1
+
+    def memory(self) -> int:
+        """See edge.Prediction."""
+        return self._memory
+
+    def is_quick(self) -> bool:
+        """See edge.Prediction: judged by how long the signature took of late for requests of such a size."""
+        self._quick = self._memory <= _QUICK_BYTES and self._signature.quickness.is_quick(self._size)
+        return self._quick
+
+    def answer(self) -> bytes:
+        """See edge.Prediction."""
+        servable, signature, service = self._servable, self._signature, self._service
+        call = signature.call(self._request.inputs, self._request.output_filter)
+        names = [onnx_name for _, onnx_name in call.outputs]
+        run_begin = time.perf_counter()
+        if self._quick:
+            arrays = servable.run_alone(signature, call.feeds, names)  # never waits
+        else:
+            arrays = servable.run(signature, call.feeds, names, self._rpc.deadline, self._rpc.is_cancelled)
+        run_end = time.perf_counter()
+        reply = encode_predict_response(
+            [(alias, array) for (alias, _), array in zip(call.outputs, arrays, strict=True)],
+            name=servable.name,
+            version=servable.version,
+            signature_name=signature.name,
+            as_content=service.tensor_content,
+        )
+        signature.quickness.observe(self._size, run_end - run_begin)
+        metrics = service.metrics
+        timer = metrics.timer(servable.name, servable.version, signature.name, servable.backend_name)
+        timer.run.observe(run_end - run_begin)
+        timer.latency.observe(time.perf_counter() - self._begin)
+        if (exchange := calls.current()) is not None:
+            exchange.ran(signature.name, servable.backend_name, _rows(call.feeds), (run_begin, run_end))
+        metrics.ended("Predict", servable.name, "OK")
+        return reply
+
+    def release(self) -> None:
+        """See edge.Prediction."""
+        self._servable.release()
+
+
+def _rows(feeds: Mapping[str, Array]) -> int:
+    """The first dimension; 0 without inputs, or if they are scalars."""
+    shape = next((array.shape for array in feeds.values()), ())
+    return int(shape[0]) if shape else 0

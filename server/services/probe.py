@@ -1,20 +1,30 @@
 """Asks a running server for its health: `python -m server.services.probe [HOST:PORT]`, for containers and scripts.
 
-Exit code 0 means SERVING, 1 anything else.
+Exit code 0 means SERVING, 1 anything else. For a server with TLS there are --tls-ca, --tls-certificate and --tls-key,
+or the variables SEGUE_TLS_CA, SEGUE_TLS_CERTIFICATE and SEGUE_TLS_KEY. Health needs no token.
 """
 
+import argparse
+import os
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from server.services.dial import DialRefused, Keys
+
 _SECONDS = 3.0
 
 
-def probe(address: str) -> str:
-    """The server's status by name, or the reason why there is none."""
-    with grpc.insecure_channel(address) as channel:
+def probe(address: str, keys: Keys | None = None) -> str:
+    """The server's status by name, or the reason why there is none.
+
+    Raises:
+        DialRefused: A file of the keys cannot be read.
+    """
+    with (keys or Keys()).channel(address) as channel:
         try:
             reply = health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(), timeout=_SECONDS)
         except grpc.RpcError as error:
@@ -25,7 +35,17 @@ def probe(address: str) -> str:
 
 def main(arguments: Sequence[str]) -> int:
     """Print the status; returns the exit code."""
-    status = probe(arguments[0] if arguments else "localhost:8500")
+    parser = argparse.ArgumentParser(prog="python -m server.services.probe", description=__doc__)
+    parser.add_argument("address", nargs="?", default="localhost:8500", help="HOST:PORT")
+    for name in ("ca", "certificate", "key"):
+        default = os.environ.get(f"SEGUE_TLS_{name.upper()}")
+        parser.add_argument(f"--tls-{name}", type=Path, default=Path(default) if default else None, metavar="FILE")
+    given = parser.parse_args(arguments)
+    try:
+        keys = Keys(ca=given.tls_ca, certificate=given.tls_certificate, key=given.tls_key)
+        status = probe(given.address, keys)
+    except DialRefused as error:
+        status = str(error)
     print(status)
     return 0 if status == "SERVING" else 1
 

@@ -88,6 +88,17 @@ def parse_predict_request(data: bytes) -> PredictRequest:
     return request
 
 
+def peek_model_name(data: bytes) -> str:
+    """The name in a PredictRequest's first ModelSpec, found without a look at the inputs; "" if there is none."""
+    try:
+        for tag, start, stop in fields(data, 0, len(data)):
+            if tag == _MODEL_SPEC:
+                return model_pb2.ModelSpec.FromString(data[start:stop]).name
+    except (WireError, DecodeError):
+        pass
+    return ""
+
+
 def _parse(data: bytes) -> PredictRequest:
     specs = bytearray()
     inputs: dict[str, RawTensor] = {}

@@ -28,7 +28,11 @@ REPLIES: dict[str, type[Message]] = {
     "GetModelStatus": model_service_pb2.GetModelStatusResponse,
     "HandleReloadConfigRequest": model_service_pb2.ReloadConfigResponse,
 }
-SERVERS: dict[str, tuple[str, ...]] = {"": (), "admin": ("--admin",), "content": ("--tensor-content",)}
+SERVERS: dict[str, tuple[str, ...]] = {
+    "": ("--per-model-batching",),
+    "admin": ("--admin",),
+    "content": ("--tensor-content",),
+}
 KEYS = {"name", "source", "method", "request"}
 ANSWERS = ({"reply"}, {"code", "text"}, {"code", "starts"}, {"code"})
 

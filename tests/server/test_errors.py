@@ -5,7 +5,7 @@ import re
 import pytest
 
 from server import errors
-from server.services.edge import STATUS_CODES, status_code, status_text
+from server.services.statuses import STATUS_CODES, status_code, status_text
 
 CLASSES = [kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, errors.SegueError)]
 LEAVES = [kind for kind in CLASSES if not kind.__subclasses__()]

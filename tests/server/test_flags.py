@@ -48,11 +48,11 @@ def test_every_flag_is_mapped_or_explained() -> None:
     """Each has an option that exists here, or words for the operator."""
     options = {name for parameter in typer.main.get_command(app).params for name in parameter.opts}
     for flag in FLAGS:
-        option = flag.option or flag.when_true.partition("=")[0]
+        option = flag.option or flag.when_false.partition("=")[0]
         assert option in options if option else flag.instead, flag.name
 
 
-@pytest.mark.parametrize("flag", [f for f in FLAGS if not (f.option or f.when_true)], ids=lambda flag: flag.name)
+@pytest.mark.parametrize("flag", [f for f in FLAGS if not (f.option or f.when_false)], ids=lambda flag: flag.name)
 def test_a_flag_without_effect_is_never_silent(flag: Flag) -> None:
     """A value that asks for something which is not done is answered in words that name the flag."""
     values = {"true", "false"} if flag.is_switch else {"7"}
@@ -91,12 +91,21 @@ def test_a_flag_without_effect_is_never_silent(flag: Flag) -> None:
         (["--enable_serialization_as_tensor_content=false"], []),
         (["--enable_serialization_as_tensor_content", "--admin"], ["--admin", "--tensor-content"]),
         (["--allow_version_labels_for_unavailable_models=true"], ["--labels-before-versions"]),
-        (["--enable_batching"], ["--max-batch-size=16"]),
-        (["--enable_batching=false"], []),
+        (["--enable_batching"], []),
+        (["--enable_batching=false"], ["--max-batch-size=1"]),
+        (["--enable_batching", "--batching_parameters_file=/b"], ["--batching-parameters-file=/b"]),
+        (["--enable_per_model_batching_parameters"], ["--per-model-batching"]),
         (["--version"], ["--version"]),
         (["--version=false"], []),
         (["--model_name=a", "--model_name=b"], ["--model-name=b"]),
         (["--model_config_file="], []),
+        (["--ssl_config_file=/ssl.conf"], ["--ssl-config-file=/ssl.conf"]),
+        (["--monitoring_config_file=/m"], ["--monitoring-config-file=/m"]),
+        (["--monitoring_config_file=/m", "--rest_api_port=0"], ["--monitoring-config-file=/m"]),
+        (
+            ["--rest_api_port=8501", "--monitoring_config_file=/m"],
+            ["--metrics-port=8501", "--monitoring-config-file=/m"],
+        ),
         (["--repository", "models", "--poll-seconds", "2"], ["--repository", "models", "--poll-seconds", "2"]),
         (["--no-such-flag"], ["--no-such-flag"]),
     ],
@@ -112,14 +121,22 @@ def test_flags_become_our_options(theirs: list[str], expected: list[str]) -> Non
     ("arguments", "text"),
     [
         (["--model_name"], "--model_name needs a value"),
+        (["--use_alts_credentials"], "--use_alts_credentials cannot be followed: this server has no ALTS"),
+        (["--batching_parameters_file=/b"], "--batching_parameters_file is set without setting --enable_batching"),
         (["--enable_batching=maybe"], "--enable_batching must be true or false, not 'maybe'"),
-        (["--ssl_config_file=/ssl.conf"], "--ssl_config_file cannot be followed: this server has no TLS yet"),
     ],
 )
 def test_a_command_line_that_cannot_be_followed_is_refused(arguments: list[str], text: str) -> None:
     """The text names the flag; a server that should be encrypted never answers in the clear."""
     with pytest.raises(FlagError, match=f"^{text}"):
         translate(arguments, {})
+
+
+def test_our_port_of_the_metrics_goes_before_the_rest_port() -> None:
+    """Who says where the metrics are has said it; the REST port then has no effect, which is said."""
+    flags = ["--metrics-port=9", "--rest_api_port=8501", "--monitoring_config_file=/m"]
+    assert ours(*flags) == ["--metrics-port=9", "--monitoring-config-file=/m"]
+    assert [line.partition(" ")[0] for line in warnings(*flags)] == ["--rest_api_port"]
 
 
 def test_the_address_is_never_a_surprise() -> None:

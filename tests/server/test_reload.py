@@ -8,8 +8,6 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any
 
 import grpc
 import numpy as np
@@ -18,13 +16,11 @@ from google.protobuf.message import Message
 
 from protos.serving import inference_pb2, metadata_pb2, model_pb2, model_service_pb2
 from protos.serving.config_pb2 import ModelServerConfig
-from server.app import MODEL, Server, ServerStartError
+from server.app import Server, ServerStartError
 from server.config import ServerConfig, parse_channel_arguments
-from server.metrics import Metrics
 from server.model_config import parse
 from server.reload import ConfigFile, ConfigWatcher, Reloader
-from server.services.edge import Edge
-from server.services.model import RELOAD, ModelService
+from server.services.model import RELOAD, reload_failed
 from server.wire.responses import encode_predict_request, parse_predict_response
 from tests.packages import Affine, joined, write_package
 from tests.server.test_app import Client, Code
@@ -287,30 +283,11 @@ def test_a_reload_waits_no_longer_than_its_caller(root: Path) -> None:
         assert code is Code.NOT_FOUND
 
 
-class Recording:
-    """A call's context that remembers its status."""
-
-    def set_code(self, code: Code) -> None:
-        """See grpc.ServicerContext."""
-        self.code = code
-
-    def set_details(self, details: str) -> None:
-        """See grpc.ServicerContext."""
-        self.details = details
-
-
-def test_the_message_tells_the_status_too(root: Path) -> None:
+def test_the_message_tells_the_status_too() -> None:
     """Clients that look into the response find what gRPC's own status says (grpcio's client throws it away)."""
-    with running(settings(root, model_base_path=str(root / "place"))) as (server, _):
-        service = ModelService(server.models, Metrics(), Reloader(server.models).apply)
-        handlers = Edge(Metrics(), 1).handler(MODEL, service.methods(), service.error_replies())
-        details: Any = SimpleNamespace(method=f"/{MODEL.full_name}/{RELOAD}")
-        handler: Any = handlers.service(details)
-        context = Recording()
-        reply = handler.unary_unary(b"", context)
+    reply = reload_failed(Code.INVALID_ARGUMENT, "why")
     status = model_service_pb2.ReloadConfigResponse.FromString(reply).status
-    assert (status.error_code, status.error_message) == (3, context.details)
-    assert context.code is Code.INVALID_ARGUMENT
+    assert (status.error_code, status.error_message) == (3, "why")
 
 
 def test_a_changed_file_is_applied(root: Path, config_file: Path) -> None:

@@ -1,0 +1,138 @@
+"""One request and its one answer: what happens between a message and its status, and who is told of it."""
+
+import logging
+from collections.abc import Callable, Sequence
+
+import grpc
+
+from server import calls
+from server.calls import Watcher
+from server.errors import QueueFull, SegueError
+from server.metrics import Metrics
+from server.services.statuses import Code, status_code, status_text
+from server.services.transport import Metadata, Rpc
+
+logger = logging.getLogger(__name__)
+
+ErrorReply = Callable[[grpc.StatusCode, str], bytes]
+"""Makes the message that goes with a status that is not OK, for methods whose message tells the status too."""
+
+# A client that retries at once would only lengthen a queue that is full; gRPC's own clients heed this.
+_DO_NOT_RETRY: Metadata = (("grpc-retry-pushback-ms", "-1"),)
+
+
+class Exchange:
+    """Ends a request well or with an error, once. See admission.Work for its way through the workers."""
+
+    __slots__ = (
+        "_answer",
+        "_error_reply",
+        "_let_go",
+        "_metrics",
+        "_name",
+        "_size",
+        "_watchers",
+        "call",
+        "deadline",
+        "rpc",
+    )
+
+    def __init__(
+        self,
+        name: str,
+        full_name: str,
+        rpc: Rpc,
+        size: int,
+        metrics: Metrics,
+        *,
+        watchers: Sequence[Watcher] = (),
+        error_reply: ErrorReply | None = None,
+    ) -> None:
+        """Begin an exchange, now that the message is there; its call is this thread's current one.
+
+        Args:
+            name: The method's, for metrics.
+            full_name: With its service.
+            rpc: What to answer.
+            size: Bytes of the message.
+            metrics: Counts how it ends.
+            watchers: Are told of it.
+            error_reply: Makes the message that goes with an error.
+        """
+        self.rpc = rpc
+        self.call = calls.begin(full_name, rpc)
+        self.deadline = rpc.deadline
+        self._name = name
+        self._size = size
+        self._metrics = metrics
+        self._watchers = watchers
+        self._error_reply = error_reply
+        self._answer: Callable[[], bytes] = _unanswered
+        self._let_go: Callable[[], None] = _nothing
+        for watcher in watchers:
+            watcher.begin(self.call)
+
+    @property
+    def cancelled(self) -> bool:
+        """Whether the client has gone."""
+        return self.rpc.cancelled
+
+    def to_run(self, answer: Callable[[], bytes], let_go: Callable[[], None]) -> "Exchange":
+        """Say what a worker is to do: `answer`; and, whatever happens, `let_go` at the end, once."""
+        self._answer = answer
+        self._let_go = let_go
+        self.call.queued = calls.now()
+        return self
+
+    def run(self) -> None:
+        """Answer, and let go of what the request holds."""
+        calls.enter(self.call)
+        self.call.taken = calls.now()
+        try:
+            self.reply(self._answer())
+        except Exception as error:  # noqa: BLE001 - the outermost guard: see `fail`
+            self.fail(error)
+        finally:
+            self._let_go()
+            calls.leave()
+
+    def refuse(self, error: SegueError) -> None:
+        """Answer that it will not be run."""
+        calls.enter(self.call)
+        self.fail(error)
+        self._let_go()
+        calls.leave()
+
+    def reply(self, message: bytes) -> None:
+        """End well."""
+        self.rpc.reply(message)
+        for watcher in self._watchers:
+            watcher.end(self.call, self._size, len(message))
+
+    def fail(self, error: Exception) -> None:
+        """End with an error's status; the outermost guard, so that a client gets an id, never a trace."""
+        if isinstance(error, SegueError):
+            code, text = status_code(error), status_text(error.message)
+        elif isinstance(error, MemoryError):
+            code, text = Code.RESOURCE_EXHAUSTED, "the server has not the memory for this request now"
+        else:
+            code, text = Code.INTERNAL, self._log_unexpected(error)
+        self.call.code = code.name
+        self._metrics.ended(self._name, self.call.model, code.name)
+        message = self._error_reply(code, text) if self._error_reply else b""
+        self.rpc.end(code, text, message, _DO_NOT_RETRY if isinstance(error, QueueFull) else None)
+        for watcher in self._watchers:
+            watcher.end(self.call, self._size, len(message))
+
+    def _log_unexpected(self, error: Exception) -> str:
+        reference = self.call.request_id
+        logger.error("%s failed unexpectedly, reference %s", self._name, reference, exc_info=error)
+        return f"internal error, reference {reference}: see the server's log"
+
+
+def _unanswered() -> bytes:
+    raise AssertionError("an exchange was run before it was said how")
+
+
+def _nothing() -> None:
+    """The request holds nothing."""
