@@ -197,7 +197,7 @@ def test_bad_requests_are_refused_and_leave_no_trace(
     assert labels["model"] | labels.get("model_name", set()) <= {"", "batched", *MODELS}
     assert labels["signature"] <= {"serving_default", *ECHOED, *FOREST}
     assert labels["version"] <= {"1", "2"}
-    assert labels["method"] <= {path.rpartition("/")[2] for path in REPLIES}
+    assert labels["method"] <= {path.rpartition("/")[2] for path in (*REPLIES, *STREAMS)}
     assert labels["code"] <= {code.name for code in ALLOWED}
 
 
