@@ -4,7 +4,7 @@ VENV   ?= .venv
 BIN     = $(VENV)/bin
 PIP     = $(BIN)/pip --disable-pip-version-check --quiet
 
-.PHONY: setup setup-convert setup-serve demo serve test prove check bench soak protos lock clean
+.PHONY: setup setup-convert setup-serve demo serve test prove fuzz check bench overload soak protos lock clean
 .DELETE_ON_ERROR:
 
 # One environment for development: serving, conversion, checks and tests.
@@ -32,6 +32,12 @@ test: setup check
 prove: setup
 	$(BIN)/python -m pytest -m prove
 
+# Coverage-guided fuzzing, SECONDS for each target; what is found is kept in tests/corpus/fuzz.
+SECONDS ?= 600
+TARGETS ?= predict_request predict_response examples config encoder
+fuzz: setup
+	for target in $(TARGETS); do $(BIN)/python -m tests.fuzz $$target -max_total_time=$(SECONDS) || exit 1; done
+
 check: setup
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
@@ -40,6 +46,10 @@ check: setup
 
 bench: setup
 	$(BIN)/python -m benchmarks.request_path
+
+# Three times the load that the server can bear.
+overload: setup
+	$(BIN)/python -m benchmarks.overload
 
 # Under load for about an hour, part by part; done parts are not done again. What is shown: benchmarks/soak/__main__.py.
 soak: setup

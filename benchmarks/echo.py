@@ -1,14 +1,15 @@
-"""A bare gRPC server that answers each request with its own bytes: the floor that any Python server stands on.
+"""A bare gRPC server that answers each request with its own bytes: the floor that grpcio's own servers stand on.
 
-    python -m benchmarks.echo threads|asyncio|executor PORT
+    python -m benchmarks.echo threads|asyncio PORT METADATA
 
-"executor" is asyncio with the work handed to a thread, as a server must do whose model computes for milliseconds.
+METADATA is a file with the answer to GetModelMetadata, which load generators ask for first.
 """
 
 import asyncio
 import sys
 from collections.abc import Callable
 from concurrent import futures
+from pathlib import Path
 from typing import Any
 
 import grpc
@@ -16,38 +17,42 @@ import grpc
 OPTIONS = [("grpc.max_receive_message_length", -1), ("grpc.so_reuseport", 0)]
 
 
-def handler(echo: Callable[[bytes, Any], Any]) -> grpc.GenericRpcHandler:
-    """Predict, answered with the request."""
-    methods: dict[str, grpc.RpcMethodHandler[bytes, bytes]] = {"Predict": grpc.unary_unary_rpc_method_handler(echo)}
+def handler(echo: Callable[[bytes, Any], Any], describe: Callable[[bytes, Any], Any]) -> grpc.GenericRpcHandler:
+    """Predict, answered with the request, and GetModelMetadata."""
+    methods: dict[str, grpc.RpcMethodHandler[bytes, bytes]] = {
+        "Predict": grpc.unary_unary_rpc_method_handler(echo),
+        "GetModelMetadata": grpc.unary_unary_rpc_method_handler(describe),
+    }
     return grpc.method_handlers_generic_handler("tensorflow.serving.PredictionService", methods)
 
 
-def serve_threads(port: int) -> None:
-    """Grpcio's synchronous server, as Segue uses it."""
-    server = grpc.server(futures.ThreadPoolExecutor(32), handlers=[handler(lambda data, _: data)], options=OPTIONS)
+def serve_threads(port: int, metadata: bytes) -> None:
+    """Grpcio's synchronous server."""
+    handlers = [handler(lambda data, _: data, lambda _data, _: metadata)]
+    server = grpc.server(futures.ThreadPoolExecutor(32), handlers=handlers, options=OPTIONS)
     server.add_insecure_port(f"127.0.0.1:{port}")
     server.start()
     server.wait_for_termination()
 
 
-async def serve_asyncio(port: int, *, executor: bool) -> None:
+async def serve_asyncio(port: int, metadata: bytes) -> None:
     """Grpcio's asyncio server."""
-    pool = futures.ThreadPoolExecutor(32)
 
     async def echo(data: bytes, _context: Any) -> bytes:  # noqa: ANN401 - asyncio's context type is another one
-        if executor:
-            return await asyncio.get_running_loop().run_in_executor(pool, bytes, data)
         return data
 
-    server = grpc.aio.server(handlers=[handler(echo)], options=OPTIONS)
+    async def describe(_data: bytes, _context: Any) -> bytes:  # noqa: ANN401 - as above
+        return metadata
+
+    server = grpc.aio.server(handlers=[handler(echo, describe)], options=OPTIONS)
     server.add_insecure_port(f"127.0.0.1:{port}")
     await server.start()
     await server.wait_for_termination()
 
 
 if __name__ == "__main__":
-    kind, number = sys.argv[1], int(sys.argv[2])
+    kind, number, file = sys.argv[1:]
     if kind == "threads":
-        serve_threads(number)
+        serve_threads(int(number), Path(file).read_bytes())
     else:
-        asyncio.run(serve_asyncio(number, executor=kind == "executor"))
+        asyncio.run(serve_asyncio(int(number), Path(file).read_bytes()))

@@ -1,4 +1,4 @@
-"""A closed-loop load generator: `python -m benchmarks.load PORT CONCURRENCY SECONDS < REQUEST` prints JSON.
+"""A closed-loop load generator: `python -m benchmarks.load PORT CONCURRENCY SECONDS [WARM-UPS] < REQUEST` prints JSON.
 
 Each caller has a thread and a connection of its own and sends the same request again as soon as it is answered.
 """
@@ -13,17 +13,19 @@ import grpc
 METHOD = "/tensorflow.serving.PredictionService/Predict"
 
 
-def run(port: int, concurrency: int, seconds: float, request: bytes) -> dict[str, float]:
+def run(port: int, concurrency: int, seconds: float, request: bytes, warm_ups: int = 20) -> dict[str, float]:
     """Load a server; returns requests per second and latency percentiles in microseconds."""
     latencies: list[list[float]] = [[] for _ in range(concurrency)]
-    end = time.perf_counter() + seconds
+    ready = threading.Barrier(concurrency)
     options = [("grpc.use_local_subchannel_pool", 1), ("grpc.max_receive_message_length", -1)]
 
     def call(mine: list[float]) -> None:
         with grpc.insecure_channel(f"127.0.0.1:{port}", options=options) as channel:
             predict: grpc.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(METHOD)
-            for _ in range(20):
+            for _ in range(warm_ups):
                 predict(request, timeout=60)
+            ready.wait()
+            end = time.perf_counter() + seconds
             while (begin := time.perf_counter()) < end:
                 predict(request, timeout=60)
                 mine.append(time.perf_counter() - begin)
@@ -42,4 +44,6 @@ def run(port: int, concurrency: int, seconds: float, request: bytes) -> dict[str
 
 
 if __name__ == "__main__":
-    json.dump(run(int(sys.argv[1]), int(sys.argv[2]), float(sys.argv[3]), sys.stdin.buffer.read()), sys.stdout)
+    port, concurrency, seconds, *warm_ups = sys.argv[1:]
+    figures = run(int(port), int(concurrency), float(seconds), sys.stdin.buffer.read(), *map(int, warm_ups))
+    json.dump(figures, sys.stdout)

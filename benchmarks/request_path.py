@@ -1,11 +1,15 @@
 """What the server adds to a bare gRPC echo of the same bytes: `make bench` prints a table and writes JSON.
 
 A model that computes next to nothing is asked at concurrency 1 and 16, in rounds that alternate between Segue's server
-and echo servers of three kinds, all on one machine; the figures are medians over the rounds. Nothing else should run.
+and echo servers of two kinds, all on one machine; the figures are medians over the rounds. The client is NVIDIA's
+perf_analyzer, kind tfserving, if the environment variable PERF_ANALYZER names it, else `benchmarks.load`. Nothing else
+should run.
 """
 
 import argparse
 import json
+import os
+import re
 import statistics
 import subprocess
 import sys
@@ -15,40 +19,76 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
+import grpc
 import numpy as np
+from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from benchmarks.machine import describe
 from examples.demo import free_port, wait_until_listening
+from protos.serving import metadata_pb2
 from server.wire.responses import encode_predict_request
 from tests.packages import WIDTH, write_package
 
 RESULT = Path(__file__).parent / "results" / "request_path.json"
-SERVERS = ("segue", "threads", "asyncio", "executor")
+ECHOES = ("threads", "asyncio")
 
 
 @contextmanager
 def servers(folder: Path) -> Iterator[dict[str, int]]:
     """All servers at once, idle but for the one being asked; ports by name."""
-    write_package(folder / "affine" / "1")
-    ports = {name: free_port() for name in SERVERS}
+    write_package(folder / "models" / "affine" / "1")
+    metadata = folder / "metadata"
     with ExitStack() as stack:
-        for name, port in ports.items():
-            command = [sys.executable, "-m", "benchmarks.echo", name, str(port)]
-            if name == "segue":
-                command = [sys.executable, "-m", "server", "--repository", str(folder), "--port", str(port)]
-                command += ["--metrics-port", "-1", "--poll-seconds", "60"]
-            process = stack.enter_context(subprocess.Popen(command, stderr=subprocess.DEVNULL))
+
+        def start(*command: str) -> int:
+            port = free_port()
+            arguments = [sys.executable, "-m", *[part.format(port=port) for part in command]]
+            process = stack.enter_context(subprocess.Popen(arguments, stderr=subprocess.DEVNULL))
             stack.callback(process.terminate)
             wait_until_listening(process, port)
+            return port
+
+        options = ("--metrics-port", "-1", "--poll-seconds", "60")
+        ports = {"segue": start("server", "--repository", str(folder / "models"), "--port", "{port}", *options)}
+        metadata.write_bytes(_metadata(ports["segue"]))
+        for name in ECHOES:
+            ports[name] = start("benchmarks.echo", name, "{port}", str(metadata))
         yield ports
+
+
+def _metadata(port: int) -> bytes:
+    """The model's metadata, which perf_analyzer asks every server for; as soon as it is served."""
+    request = metadata_pb2.GetModelMetadataRequest(metadata_field=["signature_def"])
+    request.model_spec.name = "affine"
+    with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
+        watch = health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest(), timeout=60)
+        next(reply for reply in watch if reply.status == health_pb2.HealthCheckResponse.SERVING)
+        call: grpc.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(
+            "/tensorflow.serving.PredictionService/GetModelMetadata"
+        )
+        return call(request.SerializeToString(), timeout=60)
 
 
 def load(port: int, concurrency: int, seconds: float, request: bytes) -> dict[str, float]:
     """One round against one server, from a process of its own."""
+    if tool := os.environ.get("PERF_ANALYZER"):
+        return perf_analyzer(tool, port, concurrency, seconds)
     command = [sys.executable, "-m", "benchmarks.load", str(port), str(concurrency), str(seconds)]
     done = subprocess.run(command, input=request, capture_output=True, check=True)
     measured: dict[str, float] = json.loads(done.stdout)
     return measured
+
+
+def perf_analyzer(tool: str, port: int, concurrency: int, seconds: float) -> dict[str, float]:
+    """One round of NVIDIA's tool: three windows, which it wants to agree more or less."""
+    command = [tool, "-m", "affine", "--service-kind", "tfserving", "-i", "grpc", "-u", f"127.0.0.1:{port}", "-b", "1"]
+    command += ["--concurrency-range", str(concurrency), "-p", str(round(1000 * seconds / 3)), "-s", "400"]
+    done = subprocess.run([*command, "--max-trials", "10"], capture_output=True, text=True, check=True)
+    rate = re.search(r"Throughput: ([0-9.]+) infer/sec", done.stdout)
+    p50, p99 = (re.search(rf"p{p} latency: ([0-9]+) usec", done.stdout) for p in (50, 99))
+    if not (rate and p50 and p99):
+        sys.exit(f"perf_analyzer has printed no figures:\n{done.stdout}{done.stderr}")
+    return {"per_second": float(rate[1]), "p50_us": float(p50[1]), "p99_us": float(p99[1])}
 
 
 def measure(rounds: int, seconds: float, concurrencies: Sequence[int]) -> list[dict[str, Any]]:

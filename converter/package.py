@@ -14,7 +14,7 @@ from protos.tensorflow import signature_pb2
 from server.arrays import Array, save_arrays
 from server.lifecycle.servable import Proof
 from server.parity import Tolerance, default_tolerance
-from server.repository.names import GOLDEN, MANIFEST
+from server.repository.names import BATCHING, GOLDEN, MANIFEST
 from server.repository.package import SCHEMA_VERSION, file_digest
 
 REPORT = "report.md"
@@ -97,6 +97,12 @@ def build(
     save_arrays(folder / GOLDEN, arrays)
     _add_initializers(manifest, export, files)
     return manifest
+
+
+def copy_batching_parameters(source: Path, folder: Path) -> None:
+    """Let a SavedModel's own parameters for TensorFlow Serving travel with it, if it has any."""
+    if (source / BATCHING).is_file():
+        (folder / BATCHING).write_bytes((source / BATCHING).read_bytes())
 
 
 def write_manifest(folder: Path, manifest: package_pb2.ModelPackage) -> None:

@@ -205,6 +205,7 @@ def _convert(
             definitions = _definitions(exported)
             with writing(request.repository):
                 manifest = package.build(folder, export, definitions, provenance, request.tolerance)
+                package.copy_batching_parameters(source.path, folder)
                 package.write_manifest(folder, manifest)
         cases = sum(len(signature.golden) for signature in manifest.signatures)
         said.append(f"ONNX opset {OPSET}, {len(manifest.signatures)} signature(s), {cases} golden cases")

@@ -11,6 +11,7 @@ import numpy as np
 import onnx
 
 from converter.errors import InvalidExport, OutputsDiffer
+from converter.rows.proof import why_not_apart
 from protos.segue import package_pb2
 from server.arrays import Array
 from server.backends.interface import Backend
@@ -52,7 +53,7 @@ def check_graphs(folder: Path, files: Sequence[str]) -> None:
 
 
 def prove(package: Package, backend: Backend) -> Proved:
-    """Load a package in the backend, compare every golden answer, and find out whether rows may be batched.
+    """Load a package in the backend, compare every golden answer, and prove whether rows may be joined.
 
     Raises:
         InvalidExport: the backend does not load a graph.
@@ -66,8 +67,11 @@ def prove(package: Package, backend: Backend) -> Proved:
         raise InvalidExport(backend.name, error.message) from error
     try:
         arrays = package.golden_arrays()
+        files = {signature.onnx_file for signature in package.manifest.signatures}
+        graphs = {file: onnx.load(package.path / file, load_external_data=False) for file in files}
         batching = {
-            signature.name: prove_batching(servable, signature, arrays) for signature in package.manifest.signatures
+            signature.name: prove_batching(servable, signature, graphs[signature.onnx_file], arrays)
+            for signature in package.manifest.signatures
         }
         return Proved(servable.proofs, batching)
     finally:
@@ -75,10 +79,20 @@ def prove(package: Package, backend: Backend) -> Proved:
 
 
 def prove_batching(
-    servable: Servable, signature: package_pb2.Signature, arrays: Mapping[str, Array]
+    servable: Servable, signature: package_pb2.Signature, graph: onnx.ModelProto, arrays: Mapping[str, Array]
 ) -> package_pb2.Batching:
-    """Decide whether requests to a signature may be joined: run the golden batches row by row and compare."""
-    obstacle = _static_obstacle(signature)
+    """Decide whether requests to a signature may be joined.
+
+    It must follow from the graph that rows do not touch one another; and the golden batches, run row by row, must show
+    it, since a runtime may do otherwise than the graph says.
+
+    Args:
+        servable: The package, loaded.
+        signature: Which.
+        graph: Its ONNX file, whose large initializers need not be loaded.
+        arrays: The golden arrays.
+    """
+    obstacle = _static_obstacle(signature) or why_not_apart(graph)
     if obstacle:
         return package_pb2.Batching(batchable=False, reason=obstacle)
     served = servable.signature(signature.name)
@@ -92,9 +106,11 @@ def prove_batching(
         rows += case.batch
     if rows == 0:
         return package_pb2.Batching(batchable=False, reason="no golden batch of two or more rows was accepted")
-    return package_pb2.Batching(
-        batchable=True, reason=f"{rows} rows answered alone and in batches of up to {_largest(signature)} agree"
+    reason = (
+        "the graph keeps rows apart whatever they hold, and "
+        f"{rows} rows answered alone and in batches of up to {_largest(signature)} agree"
     )
+    return package_pb2.Batching(batchable=True, reason=reason, derived=True)
 
 
 def _largest(signature: package_pb2.Signature) -> int:

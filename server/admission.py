@@ -19,6 +19,8 @@ logger = logging.getLogger(__name__)
 # A model's pace is that of about so many of its last answers; a few at least must be known.
 _ANSWERS_COUNTED = 32
 _ANSWERS_KNOWN = 5.0
+# A pace is an estimate: whoever is let in on the last moment would often be too late.
+_MARGIN = 1.2
 
 
 class Work(Protocol):
@@ -74,6 +76,7 @@ class _Lane:
     offered: int = 0
     """Those of `waiting` that a thread may take now; with those that run they are at most the model's share."""
     running: int = 0
+    share: int = 1
 
 
 class Workers:
@@ -102,12 +105,13 @@ class Workers:
         self._idle: list[threading.Lock] = []
         self._started = 0
 
-    def submit(self, model: str, work: Work) -> None:
+    def submit(self, model: str, work: Work, at_once: int = 0) -> None:
         """Have a request run; returns at once.
 
         Args:
             model: Whose request it is: the name of one that is loaded, so that made-up names take no memory.
             work: What to run.
+            at_once: Requests of that model that gain from being run beside each other; 0 is its share.
 
         Raises:
             QueueFull: As many requests of that model wait as may.
@@ -118,6 +122,7 @@ class Workers:
             lane = self._lanes.get(model)
             if lane is None:
                 lane = self._lanes[model] = _Lane(Pace(now))
+            lane.share = min(at_once or self._share, self._share)
             self._admit(model, lane, work, now)
             lane.waiting.append(work)
             if not self._offer(lane):
@@ -138,7 +143,7 @@ class Workers:
 
     def _offer(self, lane: _Lane) -> bool:
         """Let a thread take one more of a model's requests, if its share allows it. Called with the lock held."""
-        if len(lane.waiting) <= lane.offered or lane.offered + lane.running >= self._share:
+        if len(lane.waiting) <= lane.offered or lane.offered + lane.running >= lane.share:
             return False
         lane.offered += 1
         self._ready.append(lane)
@@ -150,7 +155,7 @@ class Workers:
         if len(lane.waiting) >= self._most_waiting:
             raise QueueFull("The batch scheduling queue to which this task was submitted is full")
         ahead = lane.running + len(lane.waiting)
-        needed = lane.pace.seconds_for(ahead + 1) if ahead else 0.0
+        needed = _MARGIN * lane.pace.seconds_for(ahead + 1) if ahead else 0.0
         if now + needed > work.deadline:
             left = max(0.0, work.deadline - now)
             raise TooLate(

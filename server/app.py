@@ -12,7 +12,7 @@ from types import FrameType
 from protos.serving import model_service_pb2, prediction_service_pb2
 from server.admission import Budget, Workers
 from server.backends.onnx_runtime import Device, DeviceChoice, OnnxRuntimeBackend, choose_device
-from server.batching import BatchingParameters
+from server.batching.choice import choose
 from server.calls import Watcher
 from server.config import ServerConfig
 from server.errors import InvalidRequest, SegueError
@@ -69,11 +69,18 @@ class Server:
         logger.info("backend %s: %s", backend.name, choice.reason)
         try:
             self._beginning = begin = beginning(config)
+            batching = choose(
+                config.batching_parameters_file,
+                config.max_batch_size,
+                config.batch_timeout_micros,
+                per_model=config.per_model_batching,
+                fixed_sizes=choice.device == "cuda",  # each new size costs it a search for algorithms
+            )
         except SegueError as error:
             raise ServerStartError(error.message) from error
         self.models = ModelManager(
             begin.source,
-            lambda package: load_servable(package, backend, _batching(config)),
+            lambda package: load_servable(package, backend, batching(package.path)),
             observer=Observer(self._metrics),
             policies=begin.policies,
             labels_before_versions=config.labels_before_versions,
@@ -175,7 +182,7 @@ class Server:
         edge.add_predictor(PREDICTION, "Predict", prediction)
         edge.add_service(PREDICTION, prediction.methods(), status)
         edge.add_service(PREDICTION, InferenceService(self.models, self._metrics).methods(), models)
-        model = ModelService(self.models, self._reloader.apply if config.admin else None)
+        model = ModelService(self.models, self._metrics, self._reloader.apply if config.admin else None)
         edge.add_service(MODEL, {"GetModelStatus": model.get_model_status}, status)
         edge.add_service(MODEL, model.admin_methods(), reload, model.error_replies())
         edge.add_immediate(health.SERVICE, "Check", self._health.check)
@@ -238,12 +245,6 @@ def _watchers(config: ServerConfig) -> tuple[list[Watcher], Callable[[], None]]:
     if config.log_requests != "off":
         watchers.append(AccessLog(successes=config.log_requests == "all"))
     return watchers, stop
-
-
-def _batching(config: ServerConfig) -> BatchingParameters | None:
-    if config.max_batch_size == 1:
-        return None
-    return BatchingParameters(config.max_batch_size, config.batch_timeout_micros)
 
 
 def _device(config: ServerConfig) -> DeviceChoice:

@@ -105,8 +105,19 @@ class ServerConfig:
     max_bytes_in_flight: int = _setting(
         2**31, "Memory that requests in flight may take together; more are refused.", RUNNING, least=1
     )
-    max_batch_size: int = _setting(1, "Rows that are run together at most; 1 switches it off.", RUNNING, least=1)
-    batch_timeout_micros: int = _setting(0, "How long an idle model waits for more rows.", RUNNING, least=0)
+    max_batch_size: int | None = _setting(
+        None,
+        "Rows of waiting requests that are run together at most, by default 16; 1 switches it off.",
+        RUNNING,
+        least=1,
+    )
+    batch_timeout_micros: int | None = _setting(
+        None, "How long an idle model waits for more rows, by default not at all.", RUNNING, least=0
+    )
+    batching_parameters_file: Path | None = _setting(
+        None, "TensorFlow Serving's batching_parameters_file; the two options above overrule it.", RUNNING
+    )
+    per_model_batching: bool = _setting(False, "Heed the batching_params.pbtxt that models were saved with.", RUNNING)
     load_threads: int = _setting(2, "Models loaded at once.", RUNNING, least=1)
     max_message_bytes: int = _setting(
         2**31 - 1,  # TensorFlow Serving's limit
@@ -185,6 +196,8 @@ SETTINGS: Mapping[str, Setting] = MappingProxyType(
 
 
 def _check(name: str, value: Any, setting: Setting) -> None:  # noqa: ANN401 - of any setting's type
+    if value is None:
+        return  # not set, and free not to be
     if setting.choices and value not in setting.choices:
         raise ValueError(f"{name} must be {', '.join(setting.choices)}, not {value!r}")
     if setting.least is not None and not value >= setting.least:

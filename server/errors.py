@@ -4,9 +4,11 @@ SegueError
   x InvalidRequest            the client sent something that cannot be answered, and could have known
     - MalformedRequest        the bytes are not the message that the method takes
     - MalformedTensor         one tensor of the message cannot be read
+    - UnreadableText          a string is not text, and the runtime takes nothing else
   - MalformedResponse         the bytes that a server answered with are no PredictResponse
   x Overloaded                the server has no room for the request now
     - ExpiredInQueue          the request's time was over before its turn
+    - CancelledInQueue        its client went away before its turn
     - QueueFull               as many requests wait as may
     - TooLate                 the answer would come after the request's deadline
     - TooManyWatchers         as many streams watch the server's health as may
@@ -73,12 +75,25 @@ class MalformedTensor(InvalidRequest):
         self.reason = reason
 
 
+class UnreadableText(InvalidRequest):
+    """A string of an input is not UTF-8. `name` is the input's: a backend's own, until who knows better says so."""
+
+    def __init__(self, name: str, runtime: str) -> None:
+        super().__init__(f"input {name!r} holds a string that is not UTF-8, which {runtime} cannot take")
+        self.name = name
+        self.runtime = runtime
+
+
 class Overloaded(SegueError):
     """The server has no room for the request now."""
 
 
 class ExpiredInQueue(Overloaded):
     """The request's time was over before its turn."""
+
+
+class CancelledInQueue(Overloaded):
+    """The request's client went away before its turn."""
 
 
 class QueueFull(Overloaded):

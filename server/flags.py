@@ -21,8 +21,8 @@ class Flag:
     name: str
     option: str = ""
     """Our option that does the same; empty if there is none."""
-    when_true: str = ""
-    """Our option, with its value, for a switch that is turned on and is more than a switch here."""
+    when_false: str = ""
+    """Our option, with its value, for a switch that must be turned off here by more than leaving it out."""
     instead: str = ""
     """What to do instead, or why there is nothing to do: for the warning and the docs."""
     is_switch: bool = False
@@ -40,7 +40,6 @@ def _same(*values: str) -> frozenset[str]:
 _OFF = _same("false")
 _ON = _same("true")
 _NO_REST = "there is no REST API here; clients use gRPC"
-_NO_FILE = "use --max-batch-size and --batch-timeout-micros"
 _AGAIN = "a version that did not load is tried again as soon as its files change"
 _CONVERTED = "decided when the model is converted: see convert-and-deploy convert --help"
 _NO_TENSORFLOW = "there is no TensorFlow in this server for it to act on"
@@ -77,12 +76,13 @@ FLAGS: tuple[Flag, ...] = (
     Flag("tensorflow_session_config_file", instead="use --threads; " + _NO_TENSORFLOW, same=_same("")),
     Flag(
         "enable_batching",
-        when_true="--max-batch-size=16",
+        when_false="--max-batch-size=1",
+        instead="waiting requests are joined anyway, where the model was proved to keep rows apart",
         is_switch=True,
-        same=_OFF,
+        same=_ON,
     ),
-    Flag("batching_parameters_file", instead=_NO_FILE, same=_same("")),
-    Flag("enable_per_model_batching_parameters", instead=_NO_FILE, is_switch=True, same=_OFF),
+    Flag("batching_parameters_file", "--batching-parameters-file"),
+    Flag("enable_per_model_batching_parameters", "--per-model-batching", is_switch=True),
     Flag("monitoring_config_file", "--monitoring-config-file"),
     Flag(
         "enable_model_warmup",
@@ -167,14 +167,16 @@ def translate(arguments: Sequence[str], environment: Mapping[str, str]) -> Trans
     warnings = list(_from_environment(reading, environment))
     if _has(reading.ours, "--repository") and (chosen := _chosen(reading)):
         warnings.append(f"--repository has no effect, because {chosen} says what is served")
+    if reading.theirs.get("batching_parameters_file") and reading.theirs.get("enable_batching") != "true":
+        raise FlagError("--batching_parameters_file is set without setting --enable_batching to true")
     result = list(reading.ours)
     result += _metrics_port(reading)
     for name, value in reading.theirs.items():
         flag = _BY_NAME[name]
         if flag.option:
             result += _option(flag, value)
-        elif flag.when_true and value == "true":
-            result.append(flag.when_true)
+        elif flag.when_false and value == "false":
+            result.append(flag.when_false)
         elif value not in flag.same:
             if flag.refused:
                 raise FlagError(f"--{name} cannot be followed: {flag.instead}")
@@ -194,7 +196,9 @@ def table() -> str:
         if flag.refused:
             words = ["refused"]
         else:
-            words = [f"`{flag.option or flag.when_true}`"] if flag.option or flag.when_true else ["warning"]
+            words = [f"`{flag.option}`"] if flag.option else ["warning"]
+            if flag.when_false:
+                words = [f"if it is false `{flag.when_false}`"]
         if flag.instead:
             words.append(flag.instead)
         rows.append(f"| `--{flag.name}` | {': '.join(words)} |")

@@ -15,6 +15,7 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
 from server import metrics_page, tensorflow_metrics
+from server.batching.metrics import BatchCollector
 from server.histograms import Durations, Snapshot, total
 from server.lifecycle.servable import Loaded
 from server.lifecycle.states import State, VersionStatus
@@ -77,6 +78,8 @@ class Metrics:
             ("model", "version", "signature", "output", "backend"),
             registry=registry,
         )
+        self._batches = BatchCollector()
+        registry.register(self._batches)
         registry.register(_Requests(self))
 
     def timer(self, model: str, version: int, signature: str, backend: str, method: str = "Predict") -> RequestTimer:
@@ -115,6 +118,7 @@ class Metrics:
         version = str(servable.version)
         self._load_seconds.labels(servable.name, version, servable.backend_name).set(loaded.seconds)
         self.tensorflow.warmed(servable.name, servable.version, loaded.seconds)
+        self._batches.add(servable.name, servable.version, servable.batchers)
         for proof in servable.proofs:
             labels = (servable.name, version, proof.signature, proof.output, servable.backend_name)
             self._proof.labels(*labels).set(proof.difference.max_absolute)
@@ -150,6 +154,7 @@ class Metrics:
 
     def _forget(self, model: str, version: int) -> None:
         """Drop the series of a version that is gone, so that versions do not add up over months."""
+        self._batches.remove(model, version)
         for metric in (self._load_seconds, self._proof, self._state):
             metric.remove_by_labels({"model": model, "version": str(version)})
         with self._lock:

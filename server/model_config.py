@@ -47,6 +47,8 @@ def parse(text: str, origin: str) -> ModelServerConfig:
     except text_format.ParseError as error:
         where = "line " if error.GetLine() else ""
         raise InvalidRequest(f"{origin}: {where}{error}") from error
+    except (ValueError, RecursionError) as error:  # a number that its field cannot hold; messages nested without end
+        raise InvalidRequest(f"{origin}: {error}") from error
 
 
 def single_model(name: str, base_path: str) -> ModelServerConfig:

@@ -7,6 +7,8 @@ Where TensorFlow iterates an unordered map, aliases are taken in sorted order.
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
+from typing import NamedTuple
 
 import numpy as np
 
@@ -38,8 +40,7 @@ class InputSpec:
     default: Array | None
 
 
-@dataclass(frozen=True, slots=True)
-class Call:
+class Call(NamedTuple):
     """A request that fits: feeds by ONNX name, and the outputs wanted as (alias, ONNX name)."""
 
     feeds: Mapping[str, Array]
@@ -76,6 +77,27 @@ class ServedSignature:
         Raises:
             InvalidRequest: with TensorFlow Serving's text for the first rule that it breaks.
         """
+        return self._usual_call(inputs, output_filter) or self._checked_call(inputs, output_filter)
+
+    def _usual_call(self, inputs: Mapping[str, RawTensor], output_filter: Sequence[str]) -> Call | None:
+        """The call of a request that names every input, each of the right form, and no output; None for any other."""
+        if output_filter or len(inputs) != len(self.inputs):
+            return None
+        feeds: dict[str, Array] = {}
+        for spec in self.inputs:
+            tensor = inputs.get(spec.alias)
+            if tensor is None:
+                return None
+            form = tensor.form
+            if form.dtype != spec.dtype or not _fits(spec.shape, form.shape):
+                return None
+            array = tensor.to_numpy()
+            if spec.onnx_name:
+                feeds[spec.onnx_name] = array
+        return Call(feeds, self._all_outputs)
+
+    def _checked_call(self, inputs: Mapping[str, RawTensor], output_filter: Sequence[str]) -> Call:
+        """Rule by rule, in TensorFlow Serving's order."""
         self._check_count(inputs)
         arrays = [self._value(spec, inputs) for spec in self.inputs]
         self._check_names(inputs)
@@ -104,6 +126,10 @@ class ServedSignature:
             if spec.onnx_name:
                 feeds[spec.onnx_name] = array
         return Call(feeds, [(alias, self.outputs[alias]) for alias in wanted])
+
+    def alias_of(self, onnx_name: str) -> str:
+        """What clients call an input of the ONNX graph."""
+        return next((spec.alias for spec in self.inputs if spec.onnx_name == onnx_name), onnx_name)
 
     def bind(self, arrays: Mapping[str, Array]) -> dict[str, Array]:
         """Feeds by ONNX name for arrays by alias that are known to fit, such as golden inputs."""
@@ -159,14 +185,10 @@ class ServedSignature:
 
     def _check_shape(self, spec: InputSpec, array: Array) -> None:
         # TensorFlow's text for this depends on the operator that stumbles over it; the code is the same.
-        shape = spec.shape
-        if shape is None:
-            return
-        actual = array.shape
-        if len(actual) == len(shape) and all(want in (-1, got) for want, got in zip(shape, actual, strict=True)):
+        if spec.shape is None or _fits(spec.shape, array.shape):
             return
         msg = (
-            f"input {spec.alias!r} has shape {list(actual)}, which does not fit {list(shape)} "
+            f"input {spec.alias!r} has shape {list(array.shape)}, which does not fit {list(spec.shape)} "
             f"of signature {self.name!r} (-1: any size)"
         )
         raise InvalidRequest(msg)
@@ -179,6 +201,14 @@ def _input_spec(alias: str, definition: signature_pb2.SignatureDef, onnx_name: s
     return InputSpec(
         alias, info.name, info.dtype, shape, onnx_name, default if default is None else np.asarray(default)
     )
+
+
+@lru_cache(maxsize=4096)
+def _fits(wanted: tuple[int, ...] | None, actual: tuple[int, ...]) -> bool:
+    """Whether a shape is one that an input takes."""
+    if wanted is None:
+        return True
+    return len(actual) == len(wanted) and all(want in (-1, got) for want, got in zip(wanted, actual, strict=True))
 
 
 def _braced(names: Iterable[str]) -> str:

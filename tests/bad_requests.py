@@ -8,6 +8,7 @@ import random
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 from google.protobuf.message import Message
@@ -20,7 +21,12 @@ from tests.contract_models import ECHOED
 
 PREDICTION = "/tensorflow.serving.PredictionService/"
 STATUS = "/tensorflow.serving.ModelService/GetModelStatus"
+RELOAD = "/tensorflow.serving.ModelService/HandleReloadConfigRequest"
 HEALTH = "/grpc.health.v1.Health/Check"
+WATCH = "/grpc.health.v1.Health/Watch"
+REFLECTION = "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo"
+STREAMS = (WATCH, REFLECTION)
+"""Methods that answer with a stream; Reflection also takes one."""
 MODELS = ("affine", "defaults", "echo", "forest")
 
 Rng = random.Random
@@ -40,12 +46,44 @@ def bad_requests(seed: int, count: int) -> Iterator[Request]:
     good = good_requests()
     for _ in range(count):
         choice = rng.random()
-        if choice < 0.1:
+        if choice < 0.02:
+            yield _odd_stream(rng)
+        elif choice < 0.1:
             yield Request(rng.choice(good).path, rng.randbytes(int(10 ** rng.uniform(0, 4)) - 1))
         elif choice < 0.55:
             yield _mutated(rng, good)
         else:
             yield rng.choice(NONSENSE)(rng)
+
+
+def bad_configurations(seed: int, count: int, root: Path) -> Iterator[Request]:
+    """Make requests to replace what is served, all of them bad but for a few by chance.
+
+    Args:
+        seed: The same requests come for the same seed.
+        count: How many.
+        root: Where the models of tests/contract_models.py are.
+    """
+    rng = random.Random(seed)  # noqa: S311 - chosen, not secret
+    for _ in range(count):
+        if rng.random() < 0.15:
+            yield Request(RELOAD, rng.randbytes(int(10 ** rng.uniform(0, 4)) - 1))
+            continue
+        request = _odd_configuration(rng, root)
+        data = request.SerializeToString()
+        if rng.random() < 0.4:
+            data = mutated(rng, data, good_configuration(root).data)
+        yield Request(RELOAD, data)
+
+
+def good_configuration(root: Path) -> Request:
+    """Serve all the models, as at the start."""
+    request = model_service_pb2.ReloadConfigRequest()
+    for name in MODELS:
+        request.config.model_config_list.config.add(
+            name=name, base_path=str(root / name), model_platform="tensorflow"
+        ).model_version_policy.specific.versions.append(1)
+    return Request(RELOAD, request.SerializeToString())
 
 
 def good_requests() -> list[Request]:
@@ -111,11 +149,16 @@ def _examples() -> inference_pb2.Input:
 
 def _mutated(rng: Rng, good: list[Request]) -> Request:
     chosen = rng.choice(good)
-    data = chosen.data
-    for _ in range(rng.choice((1, 1, 1, 2, 3))):
-        data = rng.choice(MUTATIONS)(rng, data, rng.choice(good).data)
+    data = mutated(rng, chosen.data, rng.choice(good).data)
     # Sometimes another method's bytes: they may parse as something.
     return Request(rng.choice(good).path if rng.random() < 0.1 else chosen.path, data)
+
+
+def mutated(rng: Rng, data: bytes, other: bytes) -> bytes:
+    """Valid bytes with something broken; pieces of the other ones may come into them."""
+    for _ in range(rng.choice((1, 1, 1, 2, 3))):
+        data = rng.choice(MUTATIONS)(rng, data, other)
+    return data
 
 
 def _flip(rng: Rng, data: bytes, _other: bytes) -> bytes:
@@ -345,6 +388,42 @@ def _odd_metadata(rng: Rng) -> Request:
 def _odd_status(rng: Rng) -> Request:
     request = model_service_pb2.GetModelStatusRequest(model_spec=_odd_spec(rng, "affine"))
     return Request(STATUS, request.SerializeToString())
+
+
+def _odd_stream(rng: Rng) -> Request:
+    """Health and reflection, asked for what there is not, or with bytes that mean nothing."""
+    path = rng.choice((HEALTH, *STREAMS))
+    field = rng.choice((1, 1, 3, 4, 5, 6, 7, 9))
+    data = length_delimited(field, rng.choice((_name(rng).encode(), b"tensorflow.serving.ModelSpec", rng.randbytes(9))))
+    return Request(path, _flip(rng, data, b"") if rng.random() < 0.3 else data)
+
+
+def _odd_configuration(rng: Rng, root: Path) -> model_service_pb2.ReloadConfigRequest:
+    """The good configuration with something in it that must be refused."""
+    request = model_service_pb2.ReloadConfigRequest.FromString(good_configuration(root).data)
+    models = request.config.model_config_list.config
+    model = rng.choice(models)
+    fault = rng.randrange(9)
+    if fault == 0:
+        models.add().CopyFrom(model)
+    elif fault == 1:
+        model.base_path = rng.choice(("", "models", "../x", "s3://bucket/m", "file:/x", "gs://b", _name(rng)))
+    elif fault == 2:
+        model.model_platform = rng.choice(("", "pytorch", _name(rng)))
+    elif fault == 3:
+        model.name = ""
+    elif fault == 4:
+        model.version_labels[_name(rng)] = rng.choice((0, 2, 7, -1, 2**62))
+    elif fault == 5:
+        request.ClearField("config")
+    elif fault == 6:
+        request.config.custom_model_config.type_url = _name(rng)
+    elif fault == 7:
+        model.model_type = rng.choice((1, 2, 99))  # type: ignore[assignment]  # an open enum takes any number
+    else:
+        models.add(name="dup", base_path=str(root)).model_version_policy.latest.num_versions = 2**32 - 1
+    request.metric_names.extend(_name(rng) for _ in range(rng.choice((0, 0, 1, 300))))
+    return request
 
 
 def _odd_method(rng: Rng) -> Request:

@@ -2,6 +2,7 @@
 
 affine   y = 2 x + 1 + bias and z = -y; version 1, and a version 2 that does not load
 defaults the same, but a bias that is left out is zero
+batched  the same as affine, with parameters of its own: 4 rows at most, filled up to 2 or 4
 echo     one signature per element type, named as TensorFlow names the type; "y" is "x", of any shape
 forest   features age [?,1], size [?,2] and kind [?,1] under signatures for Classify and Regress, good and bad ones
 """
@@ -69,8 +70,16 @@ def write_contract_models(root: Path) -> None:
     write_package(root / "affine" / "2")
     (root / "affine" / "2" / "model.onnx").write_bytes(b"damaged")
     write_package(root / "defaults" / "1", Affine(defaults={"bias": np.zeros((1, 4), np.float32)}))
+    write_batched(root / "batched" / "1")
     write_echo(root / "echo" / "1")
     write_forest(root / "forest" / "1")
+
+
+def write_batched(folder: Path) -> None:
+    """A model that brings TensorFlow Serving's batching parameters."""
+    manifest = write_package(folder)
+    (folder / "batching_params.pbtxt").write_text("max_batch_size { value: 4 } allowed_batch_sizes: [2, 4]")
+    write_manifest(folder, manifest)
 
 
 def write_echo(folder: Path) -> None:

@@ -3,7 +3,9 @@
 What they answer is known by arithmetic, so the golden answers need no TensorFlow either.
 """
 
+import tempfile
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -11,12 +13,15 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+import onnx.numpy_helper
 from google.protobuf import json_format
 from onnx import helper
 
 from protos.segue import package_pb2
 from protos.tensorflow import tensor_pb2
 from server.arrays import Array, save_arrays
+from server.backends.interface import GraphSpec, TensorPort
+from server.backends.onnx_runtime import OnnxRuntimeBackend
 from server.repository.package import SCHEMA_VERSION, file_digest
 
 WIDTH = 4
@@ -56,7 +61,7 @@ def write_package(folder: Path, affine: Affine | None = None) -> package_pb2.Mod
         for size in value.shape:
             definition.defaults[alias].tensor_shape.dim.add(size=size)
         definition.defaults[alias].tensor_content = value.tobytes()
-    signature.batching.batchable = True
+    signature.batching.batchable = signature.batching.derived = True
     _write_golden(folder, signature, what)
     write_manifest(folder, manifest)
     return manifest
@@ -116,3 +121,71 @@ def joined(*threads: threading.Thread) -> Iterator[None]:
         for thread in threads:
             thread.join(timeout=30)
             assert not thread.is_alive(), f"{thread.name} hangs"
+
+
+_BREADTH = 1024
+
+
+def write_slow_package(folder: Path, seconds: float) -> None:
+    """Write a package of one input "x" and one output "y" whose run takes at least so long on one core of this machine.
+
+    Its rows may not be joined.
+    """
+    random = np.random.default_rng(0)
+    inner = (random.standard_normal((_BREADTH, _BREADTH)) / np.sqrt(_BREADTH)).astype(np.float32)
+    outer = np.eye(WIDTH, _BREADTH, dtype=np.float32)
+    layers = 8
+    while _seconds_of(model := _matmuls(layers, outer, inner)) < 1.2 * seconds:
+        layers *= 2
+    folder.mkdir(parents=True)
+    onnx.save(model, folder / "model.onnx")
+    manifest = package_pb2.ModelPackage(schema_version=SCHEMA_VERSION, opset=18)
+    signature = manifest.signatures.add(name="serving_default", onnx_file="model.onnx")
+    signature.signature_def.method_name = "tensorflow/serving/predict"
+    for alias, infos in (("x", signature.signature_def.inputs), ("y", signature.signature_def.outputs)):
+        infos[alias].name = f"{alias}:0"
+        infos[alias].dtype = tensor_pb2.DT_FLOAT
+        for size in (-1, WIDTH):
+            infos[alias].tensor_shape.dim.add(size=size)
+    signature.inputs.add(alias="x", onnx_name="x_in")
+    signature.outputs.add(alias="y", onnx_name="y_out").tolerance.absolute = 1e-3
+    x = np.ones((1, WIDTH), np.float32)
+    y = x @ outer
+    for _ in range(layers):
+        y = np.tanh(y @ inner)
+    save_arrays(folder / "golden.npz", {"x": x, "y": (y @ outer.T).astype(np.float32)})
+    case = signature.golden.add(batch=1)
+    case.inputs["x"] = "x"
+    case.outputs["y"] = "y"
+    write_manifest(folder, manifest)
+
+
+def _matmuls(layers: int, outer: Array, inner: Array) -> onnx.ModelProto:
+    shape: list[str | int | None] = ["batch", WIDTH]
+    values = {"outer": outer, "inner": inner, "back": np.ascontiguousarray(outer.T)}
+    constants = [onnx.numpy_helper.from_array(value, name) for name, value in values.items()]
+    nodes = [helper.make_node("MatMul", ["x_in", "outer"], ["h0"])]
+    for n in range(layers):
+        nodes.append(helper.make_node("MatMul", [f"h{n}", "inner"], [f"m{n}"]))
+        nodes.append(helper.make_node("Tanh", [f"m{n}"], [f"h{n + 1}"]))
+    nodes.append(helper.make_node("MatMul", [f"h{layers}", "back"], ["y_out"]))
+    ins = [helper.make_tensor_value_info("x_in", onnx.TensorProto.FLOAT, shape)]
+    outs = [helper.make_tensor_value_info("y_out", onnx.TensorProto.FLOAT, shape)]
+    graph = helper.make_graph(nodes, "slow", ins, outs, constants)
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=8)
+
+
+def _seconds_of(model: onnx.ModelProto) -> float:
+    """How long a run takes at the least, of several."""
+    with tempfile.TemporaryDirectory() as name:
+        path = Path(name) / "model.onnx"
+        onnx.save(model, path)
+        spec = GraphSpec(path, (TensorPort("x_in", tensor_pb2.DT_FLOAT),), (TensorPort("y_out", tensor_pb2.DT_FLOAT),))
+        loaded = OnnxRuntimeBackend("cpu", threads=1).load(spec)
+        times = []
+        for _ in range(4):
+            begin = time.perf_counter()
+            loaded.run({"x_in": np.ones((1, WIDTH), np.float32)}, ["y_out"])
+            times.append(time.perf_counter() - begin)
+        loaded.close()
+    return min(times)

@@ -121,12 +121,14 @@ class Difference(_message.Message):
     def __init__(self, max_absolute: _Optional[float] = ..., max_relative: _Optional[float] = ..., elements: _Optional[int] = ...) -> None: ...
 
 class Batching(_message.Message):
-    __slots__ = ("batchable", "reason")
+    __slots__ = ("batchable", "reason", "derived")
     BATCHABLE_FIELD_NUMBER: _ClassVar[int]
     REASON_FIELD_NUMBER: _ClassVar[int]
+    DERIVED_FIELD_NUMBER: _ClassVar[int]
     batchable: bool
     reason: str
-    def __init__(self, batchable: _Optional[bool] = ..., reason: _Optional[str] = ...) -> None: ...
+    derived: bool
+    def __init__(self, batchable: _Optional[bool] = ..., reason: _Optional[str] = ..., derived: _Optional[bool] = ...) -> None: ...
 
 class GoldenCase(_message.Message):
     __slots__ = ("origin", "batch", "inputs", "outputs")

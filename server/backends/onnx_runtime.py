@@ -25,7 +25,7 @@ from onnxruntime.capi import onnxruntime_pybind11_state as ort_errors
 from protos.tensorflow import tensor_pb2
 from server.arrays import Array
 from server.backends.interface import GraphSpec, TensorPort
-from server.errors import GraphNotLoadable, InvalidRequest, OutOfMemory, RunFailed, SegueError
+from server.errors import GraphNotLoadable, InvalidRequest, OutOfMemory, RunFailed, SegueError, UnreadableText
 
 logger = logging.getLogger(__name__)
 
@@ -225,14 +225,13 @@ def _from_ort_value(value: ort.OrtValue) -> Array:
 def _to_str(name: str, array: Array) -> Array:
     texts = np.empty(array.shape, dtype=object)
     try:
-        texts.ravel()[:] = [value.decode() for value in array.ravel().tolist()]
+        texts.reshape(-1)[:] = np.fromiter((value.decode() for value in array.flat), np.dtype(object), array.size)
     except UnicodeDecodeError as error:
-        msg = f"input {name!r} holds a string that is not UTF-8, which ONNX Runtime cannot take"
-        raise InvalidRequest(msg) from error
+        raise UnreadableText(name, "ONNX Runtime") from error
     return texts
 
 
 def _to_bytes(array: Array) -> Array:
     raw = np.empty(array.shape, dtype=object)
-    raw.ravel()[:] = [value.encode() for value in array.ravel().tolist()]
+    raw.reshape(-1)[:] = np.fromiter((value.encode() for value in array.flat), np.dtype(object), array.size)
     return raw

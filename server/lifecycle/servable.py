@@ -15,8 +15,9 @@ from protos.segue import package_pb2
 from protos.serving import metadata_pb2
 from server.arrays import Array
 from server.backends.interface import Backend, GraphSpec, LoadedGraph, TensorPort
-from server.batching import Batcher, BatchingParameters
-from server.errors import DamagedPackage, ProofFailed, SignatureNotFound
+from server.batching.parameters import BatchingParameters
+from server.batching.queue import Batcher, Cancelled, never_cancelled
+from server.errors import DamagedPackage, ProofFailed, SignatureNotFound, UnreadableText
 from server.parity import Difference, Tolerance, compare
 from server.repository.package import Package
 from server.signatures import DEFAULT_SIGNATURE, ServedSignature
@@ -53,7 +54,7 @@ class Servable:
         self._batchers = {
             signature.name: Batcher(graphs[signature.onnx_file].run, batching)
             for signature in package.manifest.signatures
-            if batching is not None and signature.batching.batchable
+            if batching is not None and _may_be_joined(signature)
         }
         self._condition = threading.Condition()
         self._leases = 0
@@ -72,12 +73,17 @@ class Servable:
             msg = f'Serving signature key "{wanted}" not found.'
             raise SignatureNotFound(msg) from None
 
+    def joins(self, signature: ServedSignature) -> bool:
+        """Whether requests to the signature are joined to batches."""
+        return signature.name in self._batchers
+
     def run(
         self,
         signature: ServedSignature,
         feeds: Mapping[str, Array],
         outputs: Sequence[str],
         deadline: float = float("inf"),
+        cancelled: Cancelled = never_cancelled,
     ) -> list[Array]:
         """Run the signature's graph, joined with other requests if it was proved that rows may be joined.
 
@@ -86,22 +92,39 @@ class Servable:
             feeds: See LoadedGraph.run.
             outputs: See LoadedGraph.run.
             deadline: By time.monotonic(): later the request need not be run any more.
+            cancelled: Whether nobody waits for the answer any more; see Batcher.submit.
 
         Raises:
             SegueError: See LoadedGraph.run and Batcher.submit.
         """
         batcher = self._batchers.get(signature.name)
-        if batcher is not None and len({array.shape[0] for array in feeds.values()}) == 1:
-            return batcher.submit(feeds, outputs, deadline)
-        return self.run_alone(signature, feeds, outputs)
+        try:
+            if batcher is not None and len({array.shape[0] for array in feeds.values()}) == 1:
+                return batcher.submit(feeds, outputs, deadline, cancelled)
+            return self._graphs[signature.onnx_file].run(feeds, outputs)
+        except UnreadableText as error:
+            raise UnreadableText(signature.alias_of(error.name), error.runtime) from error
 
     def run_alone(self, signature: ServedSignature, feeds: Mapping[str, Array], outputs: Sequence[str]) -> list[Array]:
-        """Run the signature's graph for one request, at once.
+        """Run the signature's graph for one request, without waiting for others.
 
         Raises:
             SegueError: See LoadedGraph.run.
         """
-        return self._graphs[signature.onnx_file].run(feeds, outputs)
+        batcher = self._batchers.get(signature.name)
+        try:
+            if batcher is not None and len({array.shape[0] for array in feeds.values()}) == 1:
+                answers = batcher.try_now(feeds, outputs)
+                if answers is not None:
+                    return answers
+            return self._graphs[signature.onnx_file].run(feeds, outputs)
+        except UnreadableText as error:
+            raise UnreadableText(signature.alias_of(error.name), error.runtime) from error
+
+    @property
+    def batchers(self) -> Mapping[str, Batcher]:
+        """The queues of the signatures whose requests are joined, by signature."""
+        return self._batchers
 
     def lease(self) -> bool:
         """Take a lease, unless the version is closing. Each True must be followed by one `release`."""
@@ -166,8 +189,8 @@ def load_servable(package: Package, backend: Backend, batching: BatchingParamete
     try:
         for spec in _graph_specs(package):
             graphs[spec.path.name] = backend.load(spec)
-        rows = batching.max_batch_size if batching else 1
-        servable = Servable(package, backend.name, graphs, prove(package, backend.name, graphs, rows), batching)
+        sizes = batching.buckets if batching else ()
+        servable = Servable(package, backend.name, graphs, prove(package, backend.name, graphs, sizes), batching)
     except BaseException:
         for graph in graphs.values():
             graph.close()
@@ -175,15 +198,17 @@ def load_servable(package: Package, backend: Backend, batching: BatchingParamete
     return Loaded(servable, time.perf_counter() - begin)
 
 
-def prove(package: Package, backend_name: str, graphs: Mapping[str, LoadedGraph], rows: int = 1) -> list[Proof]:
+def prove(
+    package: Package, backend_name: str, graphs: Mapping[str, LoadedGraph], sizes: Sequence[int] = ()
+) -> list[Proof]:
     """Run every golden case and compare each output with TensorFlow's answer.
 
     Args:
         package: The golden cases and what outputs may differ by.
         backend_name: For messages.
         graphs: The loaded graphs by file.
-        rows: The largest batch that will be run: where rows may be joined, golden rows are repeated to one of that
-            size, which proves the size and makes the backend ready for it.
+        sizes: Of batches that will be run: where rows may be joined, golden rows are repeated to batches of these
+            sizes, which proves each and makes the backend ready for it.
 
     Raises:
         ProofFailed: naming the first output that differs, and by how much.
@@ -193,7 +218,7 @@ def prove(package: Package, backend_name: str, graphs: Mapping[str, LoadedGraph]
     proofs = []
     try:
         for signature in package.manifest.signatures:
-            cases = list(_cases(signature, arrays, rows))
+            cases = list(_cases(signature, arrays, sizes))
             proofs += _prove_signature(signature, graphs[signature.onnx_file], cases)
     except KeyError as error:
         raise DamagedPackage(f"{package.path}: the manifest speaks of {error}, which is not there") from error
@@ -207,21 +232,33 @@ def prove(package: Package, backend_name: str, graphs: Mapping[str, LoadedGraph]
     return proofs
 
 
+# Of the inputs and outputs of one batch that is tried at loading; larger ones are left to the requests that bring them.
+_MOST_PROVED_BYTES = 256 << 20
+
 _Case = tuple[Mapping[str, Array], Mapping[str, Array]]
 
 
-def _cases(signature: package_pb2.Signature, arrays: Mapping[str, Array], rows: int) -> Iterator[_Case]:
-    """Inputs and TensorFlow's answers by alias: the golden cases, and the largest repeated to a batch of `rows`."""
+def _cases(signature: package_pb2.Signature, arrays: Mapping[str, Array], sizes: Sequence[int]) -> Iterator[_Case]:
+    """Inputs and TensorFlow's answers by alias: the golden cases, and the largest cut or repeated to the sizes."""
     for case in signature.golden:
         yield ({a: arrays[k] for a, k in case.inputs.items()}, {a: arrays[k] for a, k in case.outputs.items()})
-    if signature.batching.batchable:
-        largest = max(signature.golden, key=lambda case: case.batch)
-        if largest.batch < rows:
-            index = np.arange(rows) % largest.batch
+    if not _may_be_joined(signature):
+        return
+    largest = max(signature.golden, key=lambda case: case.batch)
+    keys = {*largest.inputs.values(), *largest.outputs.values()}
+    row_bytes = sum(arrays[key].nbytes for key in keys) // largest.batch
+    for size in sorted(set(sizes) - {case.batch for case in signature.golden}):
+        if size * row_bytes <= _MOST_PROVED_BYTES:
+            index = np.arange(size) % largest.batch
             yield (
                 {alias: arrays[key][index] for alias, key in largest.inputs.items()},
                 {alias: arrays[key][index] for alias, key in largest.outputs.items()},
             )
+
+
+def _may_be_joined(signature: package_pb2.Signature) -> bool:
+    """True if rows were proved to keep apart; that golden rows were only seen to is not enough."""
+    return signature.batching.batchable and signature.batching.derived
 
 
 def _prove_signature(signature: package_pb2.Signature, graph: LoadedGraph, cases: Sequence[_Case]) -> list[Proof]:

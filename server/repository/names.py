@@ -15,6 +15,8 @@ _INT64_MAX = 2**63 - 1
 WORK_FOLDER = ".segue"
 MANIFEST = "manifest.json"
 GOLDEN = "golden.npz"
+# The parameters that a SavedModel brought for TensorFlow Serving, as they were.
+BATCHING = "batching_params.pbtxt"
 
 
 def check_model_name(name: str) -> str:

@@ -38,6 +38,10 @@ class Prediction(Protocol):
         """Whether it takes so little that handing it to another thread would take longer."""
         ...
 
+    def at_once(self) -> int:
+        """Requests of this kind that gain from being run beside each other; 0 if as many as there may be."""
+        ...
+
     def memory(self) -> int:
         """Bytes that its arrays take."""
         ...
@@ -227,7 +231,8 @@ class Edge:
             exchange.fail(error)
             return
         held = len(data) + prediction.memory()
-        self._submit(self._workers, prediction.model, exchange, held, prediction.answer, prediction.release)
+        model, at_once = prediction.model, prediction.at_once()
+        self._submit(self._workers, model, exchange, held, prediction.answer, prediction.release, at_once)
 
     def _answer_large(self, predictor: Predictor, rpc: Rpc, data: bytes) -> Callable[[], bytes]:
         """Leave it to a worker to look into a large request too."""
@@ -254,6 +259,7 @@ class Edge:
         held: int,
         answer: Callable[[], bytes],
         release: Callable[[], None],
+        at_once: int = 0,
     ) -> None:
         """Have workers answer. `release` is called once, whatever happens."""
 
@@ -268,7 +274,7 @@ class Edge:
             exchange.fail(error)
             return
         try:
-            workers.submit(lane, exchange.to_run(answer, let_go))
+            workers.submit(lane, exchange.to_run(answer, let_go), at_once)
         except SegueError as error:
             exchange.refuse(error)
 

@@ -19,7 +19,7 @@ _NOT_SERVING: int = health_pb2.HealthCheckResponse.NOT_SERVING
 _SERVICE_UNKNOWN: int = health_pb2.HealthCheckResponse.SERVICE_UNKNOWN
 
 # Streams that watch at once. Each is a client's connection with gRPC's health check on.
-MOST_WATCHERS = 4096
+MOST_WATCHERS = 512
 
 
 class Health:

@@ -41,7 +41,7 @@ class InferenceService:
         with acquire(self._models, _spec_of(request)).leased() as servable:
             signature = inference.find_signature(servable.signatures, request.model_spec.signature_name, _NO_SIGNATURE)
             wanted = inference.check_classification(signature)
-            outputs, rows = self._run(servable, signature, wanted, request.input, method="Classify", until=rpc.deadline)
+            outputs, rows = self._run(servable, signature, wanted, request.input, method="Classify", rpc=rpc)
             result = inference.classification_result(outputs, rows)
             reply = inference_pb2.ClassificationResponse(result=result, model_spec=_spec(servable, signature))
             self._metrics.ended("Classify", servable.name, "OK")
@@ -53,7 +53,7 @@ class InferenceService:
         with acquire(self._models, _spec_of(request)).leased() as servable:
             signature = inference.find_signature(servable.signatures, request.model_spec.signature_name, _NO_SIGNATURE)
             wanted = inference.check_regression(signature)
-            outputs, rows = self._run(servable, signature, wanted, request.input, method="Regress", until=rpc.deadline)
+            outputs, rows = self._run(servable, signature, wanted, request.input, method="Regress", rpc=rpc)
             result = inference.regression_result(outputs, rows)
             reply = inference_pb2.RegressionResponse(result=result, model_spec=_spec(servable, signature))
             self._metrics.ended("Regress", servable.name, "OK")
@@ -67,9 +67,7 @@ class InferenceService:
         with acquire(self._models, spec_from_proto(spec)).leased() as servable:
             checked = _check_tasks(request.tasks, servable.signatures)
             for task, (signature, wanted) in zip(request.tasks, checked, strict=True):
-                outputs, rows = self._run(
-                    servable, signature, wanted, request.input, method="MultiInference", until=rpc.deadline
-                )
+                outputs, rows = self._run(servable, signature, wanted, request.input, method="MultiInference", rpc=rpc)
                 result = reply.results.add(model_spec=_spec(servable, signature))
                 if task.method_name == inference.CLASSIFY:
                     result.classification_result.CopyFrom(inference.classification_result(outputs, rows))
@@ -86,7 +84,7 @@ class InferenceService:
         examples: inference_pb2.Input,
         *,
         method: str,
-        until: float,
+        rpc: Rpc,
     ) -> tuple[Mapping[str, Array], int]:
         """Outputs by alias, and the number of rows."""
         begin = time.perf_counter()
@@ -96,7 +94,8 @@ class InferenceService:
         names = (signature.name, servable.backend_name)
         timer = self._metrics.timer(servable.name, servable.version, *names, method)
         run_begin = time.perf_counter()
-        arrays = servable.run(signature, call.feeds, [onnx_name for _, onnx_name in call.outputs], until)
+        wanted_names = [onnx_name for _, onnx_name in call.outputs]
+        arrays = servable.run(signature, call.feeds, wanted_names, rpc.deadline, rpc.is_cancelled)
         end = time.perf_counter()
         if (call_now := calls.current()) is not None:
             call_now.ran(*names, len(rows), (run_begin, end))

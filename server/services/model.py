@@ -12,6 +12,7 @@ from protos.tensorflow import errors_pb2
 from server.errors import InvalidRequest, ModelsUnavailable, SegueError
 from server.lifecycle.manager import ModelManager, Reload
 from server.lifecycle.states import VersionStatus
+from server.metrics import Metrics
 from server.services.edge import Method
 from server.services.exchange import ErrorReply
 from server.services.statuses import parse, status_code
@@ -23,14 +24,18 @@ RELOAD = "HandleReloadConfigRequest"
 class ModelService:
     """The methods of one server."""
 
-    def __init__(self, models: ModelManager, apply: Callable[[ModelServerConfig], Reload] | None = None) -> None:
+    def __init__(
+        self, models: ModelManager, metrics: Metrics, apply: Callable[[ModelServerConfig], Reload] | None = None
+    ) -> None:
         """Make the service.
 
         Args:
             models: what is served.
+            metrics: counts how requests end.
             apply: puts a configuration into force; None refuses to, as the default.
         """
         self._models = models
+        self._metrics = metrics
         self._apply = apply
 
     def admin_methods(self) -> dict[str, Method]:
@@ -51,6 +56,7 @@ class ModelService:
         reply = model_service_pb2.GetModelStatusResponse()
         for status in statuses:
             reply.model_version_status.append(_entry(status))
+        self._metrics.ended("GetModelStatus", spec.name, "OK")  # a model that has a status has been found
         return reply.SerializeToString()
 
     def handle_reload_config_request(self, data: bytes, rpc: Rpc) -> bytes:
@@ -72,6 +78,7 @@ class ModelService:
             raise ModelsUnavailable(_unavailable(failed))
         reply = model_service_pb2.ReloadConfigResponse()
         reply.status.SetInParent()
+        self._metrics.ended(RELOAD, "", "OK")
         return reply.SerializeToString()
 
 

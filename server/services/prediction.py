@@ -1,5 +1,6 @@
 """tensorflow.serving.PredictionService: Predict and GetModelMetadata."""
 
+import os
 import time
 from collections.abc import Mapping
 
@@ -18,6 +19,9 @@ from server.wire.requests import PredictRequest, parse_predict_request, peek_mod
 from server.wire.responses import encode_predict_response
 
 SIGNATURE_DEF = "signature_def"
+
+# Those that this process may use.
+_CORES = len(os.sched_getaffinity(0))
 
 # Requests whose arrays take more than this are never run in the polling thread.
 _QUICK_BYTES = 1 << 18
@@ -115,6 +119,10 @@ class Prediction:
         self._memory = memory
         self._quick = False
 
+    def at_once(self) -> int:
+        """See edge.Prediction: more runs than cores only make each of them late; but a batch is made of many."""
+        return 0 if self._servable.joins(self._signature) else _CORES + 1
+
     def memory(self) -> int:
         """See edge.Prediction."""
         return self._memory
@@ -133,7 +141,7 @@ class Prediction:
         if self._quick:
             arrays = servable.run_alone(signature, call.feeds, names)  # never waits
         else:
-            arrays = servable.run(signature, call.feeds, names, self._rpc.deadline)
+            arrays = servable.run(signature, call.feeds, names, self._rpc.deadline, self._rpc.is_cancelled)
         run_end = time.perf_counter()
         reply = encode_predict_response(
             [(alias, array) for (alias, _), array in zip(call.outputs, arrays, strict=True)],

@@ -12,6 +12,7 @@ from google.protobuf.message import DecodeError, Message
 from server import calls
 from server.errors import (
     BackendError,
+    CancelledInQueue,
     InvalidRequest,
     LabelPending,
     LabelUnavailable,
@@ -44,6 +45,7 @@ STATUS_CODES: Mapping[type[SegueError], grpc.StatusCode] = {
     InvalidRequest: Code.INVALID_ARGUMENT,
     MalformedResponse: Code.INTERNAL,
     Overloaded: Code.RESOURCE_EXHAUSTED,
+    CancelledInQueue: Code.CANCELLED,
     QueueFull: Code.UNAVAILABLE,
     ModelNotFound: Code.NOT_FOUND,
     StatusNotFound: Code.NOT_FOUND,

@@ -83,6 +83,10 @@ class Rpc:
             return math.inf
         return time.monotonic() + self._wall_deadline - time.time()
 
+    def is_cancelled(self) -> bool:
+        """Whether the client is not there any more, or has given up."""
+        return self.cancelled
+
     def invocation_metadata(self) -> Metadata:
         """Keys and values, as the client sent them."""
         return self.metadata

@@ -3,6 +3,7 @@
 Raw values are not copied until the caller joins the parts. The way back is in `server.wire.tensors`.
 """
 
+import math
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from typing import Any, TypeAlias
@@ -17,6 +18,8 @@ Parts: TypeAlias = list[bytes | memoryview]
 """Pieces of a message in their order, for `b"".join`: bytes, and arrays seen as bytes."""
 
 _CONTENT_FIELD = 4
+_SMALL = 1 << 12  # bytes: a copy of fewer costs less than the object that would save it
+_FEW = 1 << 8  # elements: for fewer, protobuf's own loop is faster than numpy's many
 _BLOCK = 1 << 16  # elements that are varint-coded at a time, so that scratch space stays small
 
 
@@ -54,10 +57,14 @@ def map_entry(number: int, key: str, array: NDArray[Any], *, as_content: bool = 
     Raises:
         TypeError: No tensor can hold elements of the array's dtype.
     """
+    head = _raw_entry_head(number, key, array.dtype, array.shape, as_content)
+    if head:
+        if array.nbytes <= _SMALL:
+            return [head, array.tobytes()]
+        return [head, np.ascontiguousarray(array).reshape(-1).view(np.uint8).data]
     tensor = tensor_parts(array, as_content=as_content)
     size = sum(map(len, tensor))
-    head = length_delimited(1, key.encode()) + field_header(2, size)
-    return [field_header(number, len(head) + size) + head, *tensor]
+    return [_entry_head(number, key, size), *tensor]
 
 
 def tensor_parts(array: NDArray[Any], *, as_content: bool = False) -> Parts:
@@ -88,7 +95,34 @@ def tensor_parts(array: NDArray[Any], *, as_content: bool = False) -> Parts:
         return [head + field_header(_CONTENT_FIELD, len(raw)), raw]
     if kind.encoding == "fixed" or kind is BOOL:  # a bool's byte is its varint
         return [head + field_header(kind.field_number, len(raw)), raw]
-    return [head, length_delimited(kind.field_number, pack_varints(values.view(kind.bits)))]
+    bits = values.view(kind.bits)
+    if len(bits) <= _FEW:
+        message = tensor_pb2.TensorProto()
+        getattr(message, kind.field).extend(bits.tolist())
+        return [head, message.SerializeToString()]
+    return [head, length_delimited(kind.field_number, pack_varints(bits))]
+
+
+@lru_cache(maxsize=1024)
+def _raw_entry_head(number: int, key: str, dtype: np.dtype[Any], shape: tuple[int, ...], as_content: bool) -> bytes:  # noqa: FBT001 - a cache is keyed by position
+    """All of a map's entry that comes before the array's own bytes; empty if those are not what has to follow.
+
+    It follows from an output's name and form, so whoever answers with the same outputs again need not code it again.
+    """
+    kind = of_dtype(dtype)
+    if kind is STRING or kind.dtype != dtype or not (as_content or kind.encoding == "fixed" or kind is BOOL):
+        return b""
+    head = _tensor_head(kind.number, shape)
+    size = math.prod(shape) * kind.itemsize
+    if size:
+        head += field_header(_CONTENT_FIELD if as_content else kind.field_number, size)
+    return _entry_head(number, key, len(head) + size) + head
+
+
+def _entry_head(number: int, key: str, size: int) -> bytes:
+    """All of a map's entry that comes before its value of `size` bytes."""
+    head = length_delimited(1, key.encode()) + field_header(2, size)
+    return field_header(number, len(head) + size) + head
 
 
 def tensor_to_proto(array: NDArray[Any], *, as_content: bool = False) -> tensor_pb2.TensorProto:

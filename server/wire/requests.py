@@ -1,21 +1,32 @@
-"""A PredictRequest's bytes to what it asks for, without building protobuf objects for its payload."""
+"""A PredictRequest's bytes to what it asks for, without building protobuf objects for its payload.
 
+Clients send requests that differ only in their numbers. So the layout of a request is kept, all of its bytes but the
+numbers among them, and a request whose other bytes are the same is not parsed again: see `server.wire.layouts`.
+"""
+
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from google.protobuf.message import DecodeError
 
 from protos.serving import model_pb2, predict_pb2
-from protos.tensorflow import tensor_pb2
 from server.errors import MalformedRequest
-from server.wire.scanner import MAX_DEPTH, WireError, fields
-from server.wire.tensors import RawTensor, raw_from_proto, scan_tensor
+from server.wire.encoding import length_delimited
+from server.wire.layouts import Layouts, layout_of
+from server.wire.scanner import MAX_DEPTH, WireError, fields, long_size
+from server.wire.tensors import RawTensor, scan_tensor
 
 # Tags of PredictRequest's fields: field number << 3 | wire type.
 _MODEL_SPEC, _INPUTS, _OUTPUT_FILTER, _STREAMED_OPTIONS, _REQUEST_OPTIONS = 0x0A, 0x12, 0x1A, 0x2A, 0x3A
 # Those of a map entry.
 _KEY, _VALUE = 0x0A, 0x12
 
+MAX_INPUTS = 4096
+"""Tensors in a request, and names in its output_filter that are kept: no signature has as many."""
+
 _MAX_OPTION_BYTES = 1 << 16  # they are checked by building protobuf objects, so their size is bounded
+_MAX_SPEC_BYTES = _MAX_NAME_BYTES = 1 << 16  # texts that name what is not there end after 1 KiB
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,19 +46,22 @@ class ModelSpec:
     signature_name: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class PredictRequest:
+class PredictRequest(NamedTuple):
     """What a client asks of Predict.
 
     Attributes:
         model_spec: None if the request has none.
         inputs: The tensors by alias, in the order in which their aliases first came.
-        output_filter: Aliases of the outputs to answer with, as sent; none means all.
+        output_filter: Aliases of the outputs to answer with, as sent; none means all. Of more than MAX_INPUTS only so
+            many are kept, among which some signature's rule is broken already.
     """
 
     model_spec: ModelSpec | None
-    inputs: dict[str, RawTensor]
+    inputs: Mapping[str, RawTensor]
     output_filter: tuple[str, ...]
+
+
+_LAYOUTS: Layouts[PredictRequest] = Layouts()
 
 
 def parse_predict_request(data: bytes) -> PredictRequest:
@@ -56,66 +70,122 @@ def parse_predict_request(data: bytes) -> PredictRequest:
     Tensors are found but not looked into: that is for `RawTensor.to_numpy`, once they are known to be wanted.
 
     Raises:
-        MalformedRequest: The bytes are no PredictRequest.
+        MalformedRequest: The bytes are no PredictRequest, or it has more than MAX_INPUTS inputs.
         MalformedTensor: An input holds what no request may hold, whatever the model.
     """
-    specs: list[bytes] = []
-    inputs: dict[str, RawTensor] = {}
-    output_filter: list[str] = []
+    known = _LAYOUTS.find(data)
+    if known is not None:
+        return PredictRequest(known.rest.model_spec, known.tensors(data), known.rest.output_filter)
     try:
-        for tag, start, stop in fields(data, 0, len(data)):
-            if tag == _INPUTS:
-                tensor = _input(data, start, stop)
-                if tensor.alias in inputs:
-                    inputs[tensor.alias].check_values()  # the last one wins, but protobuf minds the others too
-                inputs[tensor.alias] = tensor
-            elif tag == _MODEL_SPEC:
-                specs.append(data[start:stop])
-            elif tag == _OUTPUT_FILTER:
-                output_filter.append(data[start:stop].decode())
-            elif tag in (_STREAMED_OPTIONS, _REQUEST_OPTIONS):
-                _check_options(tag, data[start:stop])
-        return PredictRequest(_model_spec(specs) if specs else None, inputs, tuple(output_filter))
+        request = _parse(data)
     except (WireError, DecodeError) as error:
         raise MalformedRequest(str(error)) from error
     except UnicodeDecodeError as error:
         raise MalformedRequest("it has a name that is not UTF-8") from error
+    layout = layout_of(data, request.inputs, request._replace(inputs={}))
+    if layout is not None:
+        _LAYOUTS.keep(data, layout)
+    return request
 
 
 def peek_model_name(data: bytes) -> str:
     """The name in a PredictRequest's first ModelSpec, found without a look at the inputs; "" if there is none."""
     try:
         for tag, start, stop in fields(data, 0, len(data)):
-            if tag == _MODEL_SPEC:
+            if tag == _MODEL_SPEC and stop - start <= _MAX_SPEC_BYTES:
                 return model_pb2.ModelSpec.FromString(data[start:stop]).name
     except (WireError, DecodeError):
         pass
     return ""
 
 
-def _input(data: bytes, start: int, stop: int) -> RawTensor:
-    """Parse one entry of the map of inputs. A missing key or value is the empty one, as for protobuf."""
+def _parse(data: bytes) -> PredictRequest:
+    specs = bytearray()
+    inputs: dict[str, RawTensor] = {}
+    output_filter: list[str] = []
+    has_spec = False
+    for tag, start, stop in fields(data, 0, len(data)):
+        if tag == _INPUTS:
+            tensor = parse_entry(data, start, stop)
+            if tensor.alias in inputs:
+                inputs[tensor.alias].check_values()  # the last one wins, but protobuf minds the others too
+            inputs[tensor.alias] = tensor
+            if len(inputs) > MAX_INPUTS:
+                raise WireError(f"it has more than {MAX_INPUTS} inputs")
+        elif tag == _MODEL_SPEC:
+            has_spec = True
+            specs += length_delimited(1, data[start:stop])
+            if len(specs) > _MAX_SPEC_BYTES:
+                raise WireError(f"its model_spec takes more than {_MAX_SPEC_BYTES} bytes")
+        elif tag == _OUTPUT_FILTER:
+            name = _name(data, start, stop)
+            if len(output_filter) < MAX_INPUTS:
+                output_filter.append(name)
+        elif tag in (_STREAMED_OPTIONS, _REQUEST_OPTIONS):
+            if stop - start > _MAX_OPTION_BYTES:
+                raise WireError(f"its options take more than {_MAX_OPTION_BYTES} bytes")
+            # Refused if protobuf would refuse them; nothing else is done with them.
+            predict_pb2.PredictRequest.FromString(length_delimited(tag >> 3, data[start:stop]))
+    return PredictRequest(_model_spec(bytes(specs)) if has_spec else None, inputs, tuple(output_filter))
+
+
+def parse_entry(data: bytes, start: int, stop: int) -> RawTensor:
+    """Parse one entry of a `map<string, TensorProto>`. A missing key or value is the empty one, as for protobuf.
+
+    Raises:
+        WireError: The bytes are no such entry.
+        DecodeError: The same, found by protobuf.
+        UnicodeDecodeError: Its key is not UTF-8.
+        MalformedTensor: See `scan_tensor`.
+    """
+    plain = _plain_entry(data, start, stop)
+    if plain is not None:
+        return plain
     alias = ""
-    values: list[tuple[int, int]] = []
+    value: tuple[int, int] | None = None
+    merged: bytearray | None = None
     for tag, begin, end in fields(data, start, stop, MAX_DEPTH - 1):
         if tag == _KEY:
-            alias = data[begin:end].decode()
+            alias = _name(data, begin, end)
         elif tag == _VALUE:
-            values.append((begin, end))
-    if len(values) == 1:
-        return scan_tensor(alias, data, *values[0], MAX_DEPTH - 2)
-    merged = tensor_pb2.TensorProto()
-    for begin, end in values:
-        scan_tensor(alias, data, begin, end, MAX_DEPTH - 2)  # for what it refuses
-        merged.MergeFromString(data[begin:end])
-    return raw_from_proto(alias, merged)
+            if value is not None:  # protobuf merges messages, which is to parse them one after the other
+                scan_tensor(alias, data, begin, end, MAX_DEPTH - 2)  # each must be a message by itself
+                if merged is None:
+                    scan_tensor(alias, data, *value, MAX_DEPTH - 2)
+                    merged = bytearray(data[value[0] : value[1]])
+                merged += data[begin:end]
+            value = begin, end
+    if merged is not None:
+        return scan_tensor(alias, bytes(merged), 0, len(merged), MAX_DEPTH - 2)
+    if value is None:
+        return scan_tensor(alias, b"", 0, 0)
+    return scan_tensor(alias, data, *value, MAX_DEPTH - 2)
 
 
-def _model_spec(specs: list[bytes]) -> ModelSpec:
-    merged = model_pb2.ModelSpec()
-    for spec in specs:
-        merged.MergeFromString(spec)
-    return spec_from_proto(merged)
+def _plain_entry(data: bytes, start: int, stop: int) -> RawTensor | None:
+    """Parse an entry that is a short key and then a value, as nearly all are; None if it is not."""
+    try:
+        size = data[start + 1]
+        value = start + 2 + size
+        if data[start] != _KEY or size >= 0x80 or data[value] != _VALUE:
+            return None
+        length, begin = long_size(data, value + 1)
+    except (IndexError, WireError):
+        return None
+    if begin + length != stop:  # no length reaches beyond the entry, for otherwise the sum is wrong
+        return None
+    return scan_tensor(data[start + 2 : value].decode(), data, begin, stop, MAX_DEPTH - 2)
+
+
+def _name(data: bytes, start: int, stop: int) -> str:
+    if stop - start > _MAX_NAME_BYTES:
+        raise WireError(f"it has a name of more than {_MAX_NAME_BYTES} bytes")
+    return data[start:stop].decode()
+
+
+def _model_spec(specs: bytes) -> ModelSpec:
+    """Parse the field model_spec of a request, as often as it was sent."""
+    return spec_from_proto(predict_pb2.PredictRequest.FromString(specs).model_spec)
 
 
 def spec_from_proto(message: model_pb2.ModelSpec) -> ModelSpec:
@@ -127,13 +197,3 @@ def spec_from_proto(message: model_pb2.ModelSpec) -> ModelSpec:
         message.version_label if choice == "version_label" else None,
         message.signature_name,
     )
-
-
-def _check_options(tag: int, options: bytes) -> None:
-    """Refuse options that protobuf would refuse; nothing else is done with them."""
-    if len(options) > _MAX_OPTION_BYTES:
-        raise WireError(f"its options take more than {_MAX_OPTION_BYTES} bytes")
-    if tag == _STREAMED_OPTIONS:
-        predict_pb2.PredictStreamedOptions.FromString(options)
-    else:
-        predict_pb2.PredictRequest.RequestOptions.FromString(options)

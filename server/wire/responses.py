@@ -1,6 +1,7 @@
 """Arrays to a PredictResponse's bytes; and the client's side of both: requests out, responses in."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from functools import lru_cache
 from typing import Any
 
 from google.protobuf.message import DecodeError
@@ -9,8 +10,11 @@ from numpy.typing import NDArray
 from protos.serving import model_pb2, predict_pb2
 from server.errors import MalformedResponse, MalformedTensor
 from server.wire.encoding import Parts, length_delimited, map_entry
-from server.wire.requests import ModelSpec, spec_from_proto
-from server.wire.tensors import tensor_from_proto
+from server.wire.requests import ModelSpec, parse_entry, spec_from_proto
+from server.wire.scanner import WireError, fields
+from server.wire.tensors import RawTensor
+
+_OUTPUTS, _MODEL_SPEC = 0x0A, 0x12  # tags of PredictResponse's fields: field number << 3 | wire type
 
 
 def encode_predict_response(
@@ -36,7 +40,7 @@ def encode_predict_response(
     parts: Parts = []
     for alias, array in outputs:
         parts += map_entry(1, alias, array, as_content=as_content)
-    parts.append(length_delimited(2, _encode_model_spec(ModelSpec(name, version, None, signature_name))))
+    parts.append(_answerer(name, version, signature_name))
     return b"".join(parts)
 
 
@@ -82,11 +86,32 @@ def parse_predict_response(data: bytes) -> tuple[ModelSpec, dict[str, NDArray[An
         MalformedResponse: The bytes are no PredictResponse, or a tensor in it does not hold what it claims.
     """
     try:
-        message = predict_pb2.PredictResponse.FromString(data)
-        outputs = {alias: tensor_from_proto(tensor, alias) for alias, tensor in message.outputs.items()}
-    except (DecodeError, MalformedTensor) as error:
+        return _parse(data)
+    except (WireError, DecodeError, MalformedTensor) as error:
         raise MalformedResponse(str(error)) from error
-    return spec_from_proto(message.model_spec), outputs
+    except UnicodeDecodeError as error:
+        raise MalformedResponse("it has a name that is not UTF-8") from error
+
+
+def _parse(data: bytes) -> tuple[ModelSpec, dict[str, NDArray[Any]]]:
+    rest = bytearray()
+    tensors: dict[str, RawTensor] = {}
+    for tag, start, stop in fields(data, 0, len(data)):
+        if tag == _OUTPUTS:
+            tensor = parse_entry(data, start, stop)
+            if tensor.alias in tensors:
+                tensors[tensor.alias].check_values()
+            tensors[tensor.alias] = tensor
+        elif tag == _MODEL_SPEC:
+            rest += length_delimited(2, data[start:stop])
+    spec = spec_from_proto(predict_pb2.PredictResponse.FromString(bytes(rest)).model_spec)
+    return spec, {alias: tensor.to_numpy() for alias, tensor in tensors.items()}
+
+
+@lru_cache(maxsize=256)
+def _answerer(name: str, version: int, signature_name: str) -> bytes:
+    """The field model_spec of a response."""
+    return length_delimited(2, _encode_model_spec(ModelSpec(name, version, None, signature_name)))
 
 
 def _encode_model_spec(spec: ModelSpec) -> bytes:

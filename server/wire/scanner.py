@@ -50,7 +50,7 @@ def fields(data: bytes, start: int, stop: int, depth: int = MAX_DEPTH) -> Iterat
                 end = data[position]
                 position += 1
                 if end >= 0x80:
-                    end, position = _long_size(data, position - 1)
+                    end, position = long_size(data, position - 1)
                 end += position
             else:
                 end = _skip(data, position, stop, tag, depth)
@@ -85,6 +85,17 @@ def varint(data: bytes, position: int) -> tuple[int, int]:
     raise WireError("it has a varint of more than ten bytes")
 
 
+def int32(value: int) -> int:
+    """What protobuf makes of a varint in a signed field of 32 bits: its lower half."""
+    value &= 0xFFFF_FFFF
+    return value - 2**32 if value >= 2**31 else value
+
+
+def int64(value: int) -> int:
+    """What protobuf makes of a varint in a signed field of 64 bits."""
+    return value - 2**64 if value >= 2**63 else value
+
+
 def _long_tag(data: bytes, position: int) -> tuple[int, int]:
     tag, end = varint(data, position)
     if end - position > 5 or tag > 0xFFFF_FFFF:
@@ -92,7 +103,16 @@ def _long_tag(data: bytes, position: int) -> tuple[int, int]:
     return tag, end
 
 
-def _long_size(data: bytes, position: int) -> tuple[int, int]:
+def long_size(data: bytes, position: int) -> tuple[int, int]:
+    """Read the length of a length-delimited field.
+
+    Returns:
+        The length, and the position behind it.
+
+    Raises:
+        WireError: It takes more than five bytes, or is too large.
+        IndexError: The data ends within it.
+    """
     size, end = varint(data, position)
     if end - position > 5 or size > _MAX_SIZE:
         raise WireError("it has a field of more than 2 GiB")
@@ -107,7 +127,7 @@ def _skip(data: bytes, position: int, stop: int, tag: int, depth: int) -> int:
         case 1:  # FIXED64
             return position + 8
         case 2:  # LENGTH
-            size, position = _long_size(data, position)
+            size, position = long_size(data, position)
             return position + size
         case 3:  # GROUP
             return _skip_group(data, position, stop, tag, depth)

@@ -1,12 +1,16 @@
 """One tensor on the wire to one numpy array, by TensorFlow's rules.
 
-A tensor is first only found (`scan_tensor`): its type, its shape and where its values are. Then
-`RawTensor.to_numpy` checks what it claims and makes the array. The rules are those of TensorFlow's
-Tensor::FromProto (tensorflow: core/framework/tensor.cc); tests compare with it through `tf.io.parse_tensor`.
-The way back is in `server.wire.encoding`.
+A tensor is first only found (`scan_tensor`): its form, and where its values are. Then `RawTensor.to_numpy` checks what
+it claims and makes the array. The rules are those of TensorFlow's Tensor::FromProto (tensorflow:
+core/framework/tensor.cc); tests compare with it through `tf.io.parse_tensor`. The way back is `server.wire.encoding`.
+
+Memory is bounded by what is sent and what is claimed: numbers are seen where they lie or decoded block by block into
+the array itself, and strings become objects one by one, so beside the request and its arrays there is one block.
 """
 
-from dataclasses import dataclass
+from collections.abc import Iterator
+from enum import Enum
+from itertools import islice, repeat
 from typing import Any
 
 import numpy as np
@@ -15,9 +19,11 @@ from numpy.typing import NDArray
 
 from protos.tensorflow import tensor_pb2
 from server.errors import MalformedTensor
-from server.wire.dtypes import BOOL, SERVED, STRING, ElementType, name_of
-from server.wire.encoding import length_delimited
+from server.wire.dtypes import BOOL, STRING, ElementType
+from server.wire.forms import TensorForm, form_of
 from server.wire.scanner import MAX_DEPTH, WireError, fields, varint
+from server.wire.values import Plain, find_plainly, find_values
+from server.wire.varints import count_varints, varint_blocks
 
 MAX_TENSOR_BYTES = 1 << 30
 """The largest array that a tensor may claim by default: 1 GiB."""
@@ -25,59 +31,81 @@ MAX_TENSOR_BYTES = 1 << 30
 MAX_FILLED_BYTES = 64 << 20
 """The largest array whose values need not all be there: 64 MiB. Ten bytes on the wire can claim it."""
 
-MAX_RANK = 64
-"""numpy's limit. TensorFlow's own is 254, but no kernel takes that many."""
+_SHORT = 1 << 12  # bytes: less than a block
+_NO_ENTRIES: NDArray[Any] = np.empty(0, np.uint8)
 
-_MAX_SHAPE_BYTES = 1 << 16  # of TensorShapeProto, names included: many times what 64 dimensions need
-_INT64_MAX = 2**63 - 1
-
-# Tags of TensorProto's fields: field number << 3 | wire type.
-_DTYPE, _SHAPE, _CONTENT, _STRING = 0x08, 0x12, 0x22, 0x42
-_RESOURCE, _VARIANT = 0x72, 0x7A
-_VALUE_FIELDS = {kind.field_number for kind in SERVED.values()}
-_PACKED = {number << 3 | 2 for number in _VALUE_FIELDS - {STRING.field_number}}
-_NOTHING = memoryview(b"")
+STRING_BYTES = 48
+"""What a string takes beside its own bytes and the reference to it: Python's object header, rounded."""
 
 
-@dataclass(frozen=True, slots=True)
+class Source(Enum):
+    """Where a tensor's values are."""
+
+    CONTENT = "tensor_content"
+    PACKED = "the packed entries of the typed field"
+    STRINGS = "entries of string_val, among other fields"
+
+
 class RawTensor:
     """A tensor of a request, its values still bytes of that request.
 
     Attributes:
         alias: The signature's name for it.
-        dtype: DataType number as sent; it may be one that no tensor can have.
-        shape: Sizes as sent; they may be negative or absurd. TensorFlow ignores `unknown_rank` of a tensor.
-        content: `tensor_content` if it is not empty; then it alone counts.
-        values: Else where the elements are: the packed entries of the typed field of `dtype`, the entries of
-            `string_val`, or a whole TensorProto if the sender did anything unusual.
+        form: What it claims to be.
+        data: Bytes that hold its values, from `start` to `stop`.
+        start: Where the values start, or the message that holds them.
+        stop: Where they end.
+        source: What is there.
+        entries: How many strings there are, if they are entries of string_val.
     """
 
-    alias: str
-    dtype: int
-    shape: tuple[int, ...]
-    content: bytes | memoryview | None
-    values: memoryview | list[bytes] | tensor_pb2.TensorProto = _NOTHING
+    __slots__ = ("alias", "data", "entries", "form", "source", "start", "stop")
+
+    def __init__(
+        self,
+        alias: str,
+        form: TensorForm,
+        data: bytes = b"",
+        start: int = 0,
+        stop: int = 0,
+        *,
+        source: Source = Source.PACKED,
+        entries: int = 0,
+    ) -> None:
+        self.alias = alias
+        self.form = form
+        self.data = data
+        self.start = start
+        self.stop = stop
+        self.source = source
+        self.entries = entries
+
+    @property
+    def dtype(self) -> int:
+        """DataType number as sent."""
+        return self.form.dtype
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Sizes as sent."""
+        return self.form.shape
 
     @property
     def nbytes(self) -> int:
-        """Bytes of memory that the array will take, not counting what its strings refer to.
+        """Bytes that the array takes, with the strings that it refers to; known without a look at the values.
+
+        Numbers that lie in the request as they lie in an array are counted too, although they are not copied.
 
         Raises:
             MalformedTensor: There is no such array: its type is not served or its shape is impossible.
         """
-        itemsize = self._kind().itemsize
-        if len(self.shape) > MAX_RANK:
-            raise MalformedTensor(self.alias, f"{len(self.shape)} dimensions; {MAX_RANK} are the limit")
-        count = extent = 1
-        for size in self.shape:
-            if size < 0:
-                raise MalformedTensor(self.alias, f"a dimension of size {size}")
-            count *= size
-            extent *= size or 1
-            # numpy minds the extent of empty arrays too, TensorFlow the order in which the product overflows.
-            if count > _INT64_MAX or extent * itemsize > _INT64_MAX:
-                raise MalformedTensor(self.alias, "more elements than 64 bits can count")
-        return count * itemsize
+        form = self.form
+        if form.problem:
+            raise MalformedTensor(self.alias, form.problem)
+        if form.kind is not STRING:
+            return form.nbytes
+        strings = form.count if self.source is Source.CONTENT else min(self.entries, form.count)
+        return form.nbytes + strings * STRING_BYTES + (self.stop - self.start if strings else 0)
 
     def to_numpy(self, *, max_tensor_bytes: int = MAX_TENSOR_BYTES) -> NDArray[Any]:
         """Make the array.
@@ -96,20 +124,21 @@ class RawTensor:
         Raises:
             MalformedTensor: The tensor does not hold what it claims, or its type is not served.
         """
-        if (nbytes := self.nbytes) > max_tensor_bytes:
-            raise MalformedTensor(self.alias, f"an array of {nbytes} bytes; {max_tensor_bytes} are the limit")
-        kind = self._kind()
-        count = nbytes // kind.itemsize
-        if self.content is None:
-            entries = self._entries(kind)
-            if len(entries) < count and nbytes > MAX_FILLED_BYTES:
-                raise MalformedTensor(self.alias, f"{len(entries)} values for an array of {nbytes} bytes")
-            flat = _filled(entries, count, kind)
-        elif count == 0:  # TensorFlow looks at no value of an empty tensor
-            flat = np.empty(0, kind.dtype)
+        form = self.form
+        kind = form.kind
+        if form.problem or kind is None or self.nbytes > max_tensor_bytes:
+            reason = form.problem or f"an array of {self.nbytes} bytes; {max_tensor_bytes} are the limit"
+            raise MalformedTensor(self.alias, reason)
+        if kind is STRING:
+            return self._strings(form)
+        if self.source is Source.CONTENT:
+            self._check_content(form, kind)
+        elif kind.encoding == "fixed":
+            if self.stop - self.start < form.nbytes:
+                return self._filled_up(form, kind)
         else:
-            flat = self._from_content(kind, count, self.content)
-        return flat.reshape(self.shape)
+            return self._varints(form, kind)
+        return np.ndarray(form.shape, kind.dtype, self.data, self.start)
 
     def check_values(self) -> None:
         """Look at what `scan_tensor` leaves for later, as far as protobuf would look at it.
@@ -117,67 +146,116 @@ class RawTensor:
         Raises:
             MalformedTensor: The typed field is no sequence of varints.
         """
-        if isinstance(self.values, memoryview) and self.dtype in SERVED:
-            self._entries(SERVED[self.dtype])
+        kind = self.form.kind
+        if kind is not None and kind.encoding == "varint" and self.source is Source.PACKED:
+            for _ in self._blocks(kind):
+                pass
 
-    def _kind(self) -> ElementType:
-        kind = SERVED.get(self.dtype)
-        if kind is None:
-            raise MalformedTensor(self.alias, f"elements of type {name_of(self.dtype)} are not served")
-        return kind
-
-    def _from_content(self, kind: ElementType, count: int, content: bytes | memoryview) -> NDArray[Any]:
-        if kind is STRING:
-            return _objects(self._content_strings(bytes(content), count))
-        if len(content) != count * kind.itemsize:
-            raise MalformedTensor(self.alias, f"tensor_content has {len(content)} bytes, not {count * kind.itemsize}")
-        if kind is BOOL and np.frombuffer(content, np.uint8).max() > 1:
+    def _check_content(self, form: TensorForm, kind: ElementType) -> None:
+        if form.count == 0:  # TensorFlow looks at no value of an empty tensor
+            return
+        size = self.stop - self.start
+        if size != form.nbytes:
+            raise MalformedTensor(self.alias, f"tensor_content has {size} bytes, not {form.nbytes}")
+        if kind is BOOL and np.frombuffer(self.data, np.uint8, size, self.start).max() > 1:
             raise MalformedTensor(self.alias, "tensor_content has a bool that is neither 0 nor 1")
-        return np.frombuffer(content, kind.dtype)
 
-    def _content_strings(self, content: bytes, count: int) -> list[bytes]:
-        """Cut TensorFlow's own coding of strings: all lengths as varints of 32 bits, then all bytes."""
-        if count > len(content):
-            raise MalformedTensor(self.alias, "tensor_content is too short for the lengths of its strings")
-        position = 0
-        lengths: list[int] = []
+    def _check_filling(self, form: TensorForm, entries: int) -> None:
+        if form.nbytes > MAX_FILLED_BYTES:
+            raise MalformedTensor(self.alias, f"{entries} values for an array of {form.nbytes} bytes")
+
+    def _filled_up(self, form: TensorForm, kind: ElementType) -> NDArray[Any]:
+        """Too few values as they lie in an array; what is left of a pair of parts does not count."""
+        entries = (self.stop - self.start) // kind.itemsize
+        self._check_filling(form, entries)
+        filled = np.empty(form.count, kind.dtype)
+        filled[:entries] = np.frombuffer(self.data, kind.dtype, entries, self.start) if entries else 0
+        filled[entries:] = filled[entries - 1] if entries else 0
+        return filled.reshape(form.shape)
+
+    def _varints(self, form: TensorForm, kind: ElementType) -> NDArray[Any]:
+        size = self.stop - self.start
+        if size <= _SHORT and form.nbytes <= MAX_FILLED_BYTES:
+            return self._few_varints(form, kind)
+        entries = size if size < form.count else count_varints(self.data, self.start, self.stop)
+        if entries < form.count:
+            self._check_filling(form, entries)
+        array = np.empty(form.count, kind.bits)
+        done = 0
+        for block in self._blocks(kind):
+            kept = block[: form.count - done]
+            array[done : done + len(kept)] = kept.astype(kind.bits, copy=False)
+            done += len(kept)
+        if done < form.count:
+            array[done:] = array[done - 1] if done else 0
+        return array.view(kind.dtype).reshape(form.shape)
+
+    def _few_varints(self, form: TensorForm, kind: ElementType) -> NDArray[Any]:
+        """The same for a few: one block, and what is made on the way is small."""
+        array = next(self._blocks(kind), _NO_ENTRIES)[: form.count].astype(kind.bits, copy=False)
+        if len(array) < form.count:
+            filled = np.empty(form.count, kind.bits)
+            filled[: len(array)] = array
+            filled[len(array) :] = array[-1] if len(array) else 0
+            array = filled
+        return array.view(kind.dtype).reshape(form.shape)
+
+    def _blocks(self, kind: ElementType) -> Iterator[NDArray[Any]]:
+        """All entries of the typed field, some at a time, as protobuf has them."""
         try:
-            for _ in range(count):
-                length, end = varint(content, position)
-                if end - position > 5:
-                    raise MalformedTensor(self.alias, "tensor_content has a length of more than 32 bits")
-                lengths.append(length & 0xFFFF_FFFF)
-                position = end
-        except (IndexError, WireError) as error:
-            raise MalformedTensor(self.alias, "tensor_content has no length for each string") from error
-        if position + sum(lengths) != len(content):
-            raise MalformedTensor(self.alias, "tensor_content does not hold the strings that it announces")
-        strings = []
-        for length in lengths:
-            strings.append(content[position : position + length])
-            position += length
-        return strings
-
-    def _entries(self, kind: ElementType) -> NDArray[Any]:
-        """All entries of the typed field, however many, as elements."""
-        values = self.values
-        if isinstance(values, memoryview):
-            if kind.encoding == "fixed":
-                return np.frombuffer(values[: len(values) // kind.itemsize * kind.itemsize], kind.dtype)
-            packed = bytes(values)
-            if packed.isascii():  # every varint is a single byte: small numbers, and all bools
-                return _elements(np.frombuffer(packed, np.uint8), kind)
-            values = self._unpacked(packed, kind)
-        if kind is STRING:
-            return _objects(values if isinstance(values, list) else list(values.string_val))
-        return _elements(np.array(getattr(values, kind.field)), kind)
-
-    def _unpacked(self, packed: bytes, kind: ElementType) -> tensor_pb2.TensorProto:
-        """Let protobuf decode packed varints: numpy has no operation that beats its C loop."""
-        try:
-            return tensor_pb2.TensorProto.FromString(length_delimited(kind.field_number, packed))
-        except DecodeError as error:
+            yield from varint_blocks(self.data, self.start, self.stop, kind)
+        except (WireError, DecodeError) as error:
             raise MalformedTensor(self.alias, f"{kind.field} is corrupt") from error
+
+    def _strings(self, form: TensorForm) -> NDArray[Any]:
+        strings: Iterator[bytes]
+        if self.source is Source.CONTENT:
+            strings = self._content_strings(form.count) if form.count else iter(())
+        else:
+            if self.entries < form.count:
+                self._check_filling(form, self.entries)
+            strings = _repeating(self._entry_strings(), form.count)
+        return np.fromiter(strings, np.dtype(object), form.count).reshape(form.shape)
+
+    def _entry_strings(self) -> Iterator[bytes]:
+        tag = STRING.field_number << 3 | 2
+        data, position, stop = self.data, self.start, self.stop
+        while position < stop and data[position] == tag and data[position + 1] < 0x80:
+            begin = position + 2
+            position = begin + data[begin - 1]
+            yield data[begin:position]
+        for found, begin, end in fields(data, position, stop):
+            if found == tag:
+                yield data[begin:end]
+
+    def _content_strings(self, count: int) -> Iterator[bytes]:
+        """Cut TensorFlow's own coding of strings: all lengths as varints of 32 bits, then all bytes."""
+        if count > self.stop - self.start:
+            raise MalformedTensor(self.alias, "tensor_content is too short for the lengths of its strings")
+        position = self.start
+        total = 0
+        for position, length in self._lengths(count):  # noqa: B007 - where the last one ends the strings begin
+            total += length
+        if position + total != self.stop:
+            raise MalformedTensor(self.alias, "tensor_content does not hold the strings that it announces")
+        for _, length in self._lengths(count):
+            yield self.data[position : position + length]
+            position += length
+
+    def _lengths(self, count: int) -> Iterator[tuple[int, int]]:
+        """Where each length ends, and the length."""
+        position = self.start
+        for _ in range(count):
+            try:
+                length, end = varint(self.data, position)
+            except (IndexError, WireError) as error:
+                raise MalformedTensor(self.alias, "tensor_content has no length for each string") from error
+            if end > self.stop:
+                raise MalformedTensor(self.alias, "tensor_content has no length for each string")
+            if end - position > 5:
+                raise MalformedTensor(self.alias, "tensor_content has a length of more than 32 bits")
+            position = end
+            yield position, length & 0xFFFF_FFFF
 
 
 def scan_tensor(alias: str, data: bytes, start: int, stop: int, depth: int = MAX_DEPTH) -> RawTensor:
@@ -188,66 +266,39 @@ def scan_tensor(alias: str, data: bytes, start: int, stop: int, depth: int = MAX
         data: Bytes that hold the message.
         start: Where the message starts.
         stop: Where it ends.
-        depth: How many more levels of groups are allowed.
+        depth: How many more levels of messages and groups are allowed.
 
     Raises:
         WireError: The bytes are no TensorProto.
         DecodeError: The same, found by protobuf.
         MalformedTensor: It holds resource handles or variants, or a monstrous shape.
     """
-    dtype = 0
-    content: memoryview | None = None
-    shapes: list[bytes] = []
-    strings: list[bytes] = []
-    packed: dict[int, memoryview] = {}
-    usual = True
-    for tag, begin, end in fields(data, start, stop, depth):
-        if tag == _DTYPE:
-            dtype = _int32(varint(data, begin)[0])
-        elif tag == _SHAPE:
-            shapes.append(data[begin:end])
-        elif tag == _STRING:
-            strings.append(data[begin:end])
-        elif tag in _PACKED:
-            usual = usual and tag not in packed
-            packed[tag] = memoryview(data)[begin:end]
-        elif tag == _CONTENT:
-            content = memoryview(data)[begin:end] if end > begin else None
-        elif tag in (_RESOURCE, _VARIANT):
-            # Refused unread: two bytes of these can make protobuf allocate hundreds.
-            raise MalformedTensor(alias, "resource handles and variants are not served")
-        elif tag >> 3 in _VALUE_FIELDS:
-            usual = False  # entries one by one, which protobuf may also have to merge with packed ones
-    shape = _merged_shape(alias, shapes)
-    if usual and (values := _usual_values(dtype, content, packed, strings)) is not None:
-        return RawTensor(alias, dtype, shape, content, values)
-    return raw_from_proto(alias, tensor_pb2.TensorProto.FromString(data[start:stop]))
-
-
-def _usual_values(
-    dtype: int, content: memoryview | None, packed: dict[int, memoryview], strings: list[bytes]
-) -> memoryview | list[bytes] | None:
-    """The typed values, if all that the tensor holds is in the one place for its type; else None."""
-    kind = SERVED.get(dtype)
-    if kind is None:
-        return None
-    if content is not None:
-        return None if packed or strings else _NOTHING
+    plain = find_plainly(data, start, stop)
+    if plain is not None:
+        return _plain_tensor(alias, data, plain, stop, depth)
+    found = find_values(alias, data, start, stop, depth)
+    for shape in found.shapes[1:] and found.shapes:
+        form_of(found.dtype, shape, depth - 1)  # each must be a message by itself
+    form = form_of(found.dtype, b"".join(found.shapes), depth - 1)
+    kind = form.kind
+    if found.content is not None:
+        found.check_typed(None)
+        return RawTensor(alias, form, data, *found.content, source=Source.CONTENT)
     if kind is STRING:
-        return None if packed else strings
-    tag = kind.field_number << 3 | 2
-    if strings or packed.keys() - {tag}:
-        return None
-    values = packed.get(tag, _NOTHING)
-    if kind.encoding == "fixed" and len(values) % (kind.itemsize // kind.parts):
-        raise WireError(f"{kind.field} ends within a value")
-    return values
+        found.check_typed(None)
+        return RawTensor(alias, form, data, start, stop, source=Source.STRINGS, entries=found.strings)
+    if kind is None:
+        found.check_typed(None)
+        return RawTensor(alias, form)
+    return RawTensor(alias, form, *found.check_typed(kind))
 
 
-def raw_from_proto(alias: str, message: tensor_pb2.TensorProto) -> RawTensor:
-    """See a TensorProto that protobuf has parsed as a RawTensor."""
-    shape = tuple([dim.size for dim in message.tensor_shape.dim])
-    return RawTensor(alias, message.dtype, shape, message.tensor_content or None, message)
+def _plain_tensor(alias: str, data: bytes, plain: Plain, stop: int, depth: int) -> RawTensor:
+    form = form_of(plain.dtype, plain.shape, depth - 1)
+    if plain.kind is STRING and not plain.is_content:
+        return RawTensor(alias, form, data, plain.start, stop, source=Source.STRINGS, entries=plain.strings)
+    source = Source.CONTENT if plain.is_content else Source.PACKED
+    return RawTensor(alias, form, data, plain.start, stop, source=source)
 
 
 def tensor_from_proto(
@@ -258,43 +309,15 @@ def tensor_from_proto(
     Raises:
         MalformedTensor: The tensor does not hold what it claims, or its type is not served.
     """
-    return raw_from_proto(alias, message).to_numpy(max_tensor_bytes=max_tensor_bytes)
+    data = message.SerializeToString()
+    return scan_tensor(alias, data, 0, len(data)).to_numpy(max_tensor_bytes=max_tensor_bytes)
 
 
-def _merged_shape(alias: str, shapes: list[bytes]) -> tuple[int, ...]:
-    if sum(map(len, shapes)) > _MAX_SHAPE_BYTES:
-        raise MalformedTensor(alias, f"a shape of more than {_MAX_SHAPE_BYTES} bytes")
-    merged = tensor_pb2.TensorShapeProto()
-    for shape in shapes:
-        merged.MergeFromString(shape)
-    return tuple([dim.size for dim in merged.dim])
-
-
-def _int32(value: int) -> int:
-    """What protobuf makes of a varint in a field of 32 bits: its lower half, signed."""
-    value &= 0xFFFF_FFFF
-    return value - 2**32 if value >= 2**31 else value
-
-
-def _elements(entries: NDArray[Any], kind: ElementType) -> NDArray[Any]:
-    """Turn entries of a typed field into elements, as C would: by cutting off upper bits."""
-    if kind.parts > 1:
-        entries = entries[: len(entries) // kind.parts * kind.parts]
-        return entries.view(kind.dtype)
-    return entries.astype(kind.bits, copy=False).view(kind.dtype)
-
-
-def _objects(strings: list[bytes]) -> NDArray[Any]:
-    array = np.empty(len(strings), object)
-    array[:] = strings
-    return array
-
-
-def _filled(entries: NDArray[Any], count: int, kind: ElementType) -> NDArray[Any]:
-    """Cut or fill up to `count` elements."""
-    if len(entries) >= count:
-        return entries[:count]
-    filled = np.empty(count, kind.dtype)
-    filled[: len(entries)] = entries
-    filled[len(entries) :] = entries[-1] if len(entries) else b"" if kind is STRING else 0
-    return filled
+def _repeating(strings: Iterator[bytes], count: int) -> Iterator[bytes]:
+    """The first `count` strings; if there are fewer, the last one again and again, or empty ones if there is none."""
+    last = b""
+    done = 0
+    for last in islice(strings, count):
+        yield last
+        done += 1
+    yield from repeat(last, count - done)

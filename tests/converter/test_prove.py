@@ -12,6 +12,7 @@ from converter.prove import check_graphs, prove
 from protos.segue import package_pb2
 from protos.tensorflow import tensor_pb2
 from server.arrays import Array, save_arrays
+from server.backends.fake import FakeBackend
 from server.backends.onnx_runtime import OnnxRuntimeBackend
 from server.repository.package import Package
 from tests.packages import Affine, write_manifest, write_package
@@ -62,7 +63,10 @@ def test_a_sound_package_is_proved_and_batchable(tmp_path: Path) -> None:
     assert [(p.output, p.difference.elements) for p in proved.proofs] == [("y", 16), ("z", 16)]
     batching = proved.batching["serving_default"]
     assert batching.batchable
-    assert batching.reason == "3 rows answered alone and in batches of up to 3 agree"
+    assert batching.derived
+    assert batching.reason == (
+        "the graph keeps rows apart whatever they hold, and 3 rows answered alone and in batches of up to 3 agree"
+    )
 
 
 def test_a_wrong_answer_is_named(tmp_path: Path) -> None:
@@ -84,11 +88,21 @@ def test_a_graph_that_no_runtime_takes_is_named(tmp_path: Path) -> None:
 
 
 def test_rows_that_depend_on_one_another_are_not_batchable(tmp_path: Path) -> None:
-    """A softmax over the batch answers a row differently beside other rows; the proof sees it."""
+    """A softmax over the batch answers a row differently beside other rows, as its graph says."""
     x = np.array([[1.0, 2.0], [3.0, 5.0]], np.float32)
     y = (np.exp(x) / np.exp(x).sum(axis=0)).astype(np.float32)
     batching = prove(write_node(tmp_path / "package", "Softmax", ["n", 2], {2: (x, y)}), BACKEND).batching
     assert not batching["serving_default"].batchable
+    assert "works along axis 0, where the rows are" in batching["serving_default"].reason
+
+
+def test_a_runtime_that_mixes_rows_is_found_out(tmp_path: Path) -> None:
+    """What the graph promises, the golden batches must show: here the backend does otherwise."""
+    x = np.array([[1.0, 2.0], [3.0, 5.0]], np.float32)
+    backend = FakeBackend(lambda feeds: {"y": feeds["x"].max(axis=0) - feeds["x"]})
+    batching = prove(write_node(tmp_path / "package", "Neg", ["n", 2], {2: (x, x.max(axis=0) - x)}), backend).batching
+    assert not batching["serving_default"].batchable
+    assert not batching["serving_default"].derived
     assert "depends on the rows beside it" in batching["serving_default"].reason
 
 

@@ -9,6 +9,7 @@ import urllib.request
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 import grpc
 import pytest
@@ -16,7 +17,21 @@ from google.protobuf.message import Message
 from grpc_health.v1 import health_pb2
 
 from protos.serving import inference_pb2, metadata_pb2, model_service_pb2, predict_pb2
-from tests.bad_requests import HEALTH, MODELS, PREDICTION, STATUS, Request, bad_requests, good_requests
+from server.wire.encoding import encode_varint
+from tests.bad_requests import (
+    HEALTH,
+    MODELS,
+    PREDICTION,
+    RELOAD,
+    STATUS,
+    STREAMS,
+    WATCH,
+    Request,
+    bad_configurations,
+    bad_requests,
+    good_configuration,
+    good_requests,
+)
 from tests.contract_models import ECHOED, FOREST, write_contract_models
 from tests.e2e.processes import RunningServer, serving
 
@@ -74,6 +89,10 @@ def send(channel: grpc.Channel, requests: Iterable[Request]) -> Iterator[tuple[R
     waiting: list[tuple[Request, grpc.Call]] = []
     for request in requests:
         free.acquire()
+        if request.path in STREAMS:
+            free.release()
+            yield (request, *streamed(channel, request))
+            continue
         call: grpc.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(request.path)
         future = call.future(request.data, timeout=120)
         future.add_done_callback(lambda _: free.release())
@@ -82,6 +101,24 @@ def send(channel: grpc.Channel, requests: Iterable[Request]) -> Iterator[tuple[R
             yield from map(ended, waiting)
             waiting.clear()
     yield from map(ended, waiting)
+
+
+def streamed(channel: grpc.Channel, request: Request) -> tuple[grpc.StatusCode, str]:
+    """Ask a method that streams, and leave after its first answer: OK, or its code and text."""
+    call: Any
+    if request.path == WATCH:
+        watch: grpc.UnaryStreamMultiCallable[bytes, bytes] = channel.unary_stream(request.path)
+        call = watch(request.data, timeout=120)
+    else:
+        talk: grpc.StreamStreamMultiCallable[bytes, bytes] = channel.stream_stream(request.path)
+        call = talk(iter([request.data]), timeout=120)
+    try:
+        for _ in call:
+            call.cancel()
+            return Code.OK, ""
+    except grpc.RpcError:
+        pass
+    return call.code(), str(call.details())
 
 
 def ended(sent: tuple[Request, grpc.Call]) -> tuple[Request, grpc.StatusCode, str]:
@@ -106,12 +143,17 @@ def resident_bytes(pid: int) -> int:
     return int(found[1]) * 1024
 
 
-def label_values(server: RunningServer) -> dict[str, set[str]]:
-    """All values of each label on /metrics."""
+def series(server: RunningServer) -> set[str]:
+    """Name and labels of each series on /metrics."""
     with urllib.request.urlopen(server.metrics, timeout=30) as page:  # noqa: S310 - our own address
         text = page.read().decode()
+    return {line.rpartition(" ")[0] for line in text.splitlines() if line and not line.startswith("#")}
+
+
+def label_values(found: set[str]) -> dict[str, set[str]]:
+    """All values of each label of some series."""
     values: dict[str, set[str]] = {}
-    for name, value in re.findall(r'(\w+)="((?:[^"\\]|\\.)*)"', text):
+    for name, value in re.findall(r'(\w+)="((?:[^"\\]|\\.)*)"', "\n".join(found)):
         values.setdefault(name, set()).add(value)
     return values
 
@@ -130,6 +172,7 @@ def test_bad_requests_are_refused_and_leave_no_trace(
     before = good_answers(channel)
     list(send(channel, bad_requests(0, 2_000)))  # until each thread has its buffers; what grows after that is a leak
     held = resident_bytes(server.process.pid)
+    known = series(server)
     codes: Counter[str] = Counter()
     findings = []
     for request, code, text in send(channel, bad_requests(seed, count)):
@@ -144,12 +187,78 @@ def test_bad_requests_are_refused_and_leave_no_trace(
     assert server.process.poll() is None
     assert good_answers(channel) == before
     assert resident_bytes(server.process.pid) - held < MAX_GROWTH
-    labels = label_values(server)
+    after = series(server)
+    # New ones are those of a signature that was answered for the first time, and one counter and its time of birth for
+    # each code that a method has ended with.
+    counters = {name for name in after - known if name.startswith("segue_requests_")}
+    assert all('signature="' in name for name in after - known - counters), after - known
+    assert len(counters) <= 2 * len(ALLOWED) * len(REPLIES)
+    labels = label_values(after)
     assert labels["model"] <= {"", *MODELS}
     assert labels["signature"] <= {"serving_default", *ECHOED, *FOREST}
     assert labels["version"] <= {"1", "2"}
     assert labels["method"] <= {path.rpartition("/")[2] for path in REPLIES}
     assert labels["code"] <= {code.name for code in ALLOWED}
+
+
+@pytest.mark.parametrize(
+    ("seed", "count"),
+    [
+        pytest.param(1, 300, marks=pytest.mark.slow),
+        pytest.param(2, 2_000, marks=[pytest.mark.slow, pytest.mark.prove]),
+    ],
+)
+def test_bad_configurations_are_refused_and_change_nothing(
+    tmp_path_factory: pytest.TempPathFactory, seed: int, count: int
+) -> None:
+    """A server that takes configurations refuses the bad ones, and goes on with what it serves.
+
+    A few are good by chance, and put into force; one of them may add a model without versions, which is waited for.
+    """
+    root = tmp_path_factory.mktemp("models")
+    write_contract_models(root)
+    findings = []
+    codes: Counter[str] = Counter()
+    with serving(root, "--admin") as server, grpc.insecure_channel(server.address) as channel:
+        call: grpc.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(RELOAD)
+        call(good_configuration(root).data, timeout=60)
+        before = good_answers(channel)
+        for request in bad_configurations(seed, count, root):
+            future = call.future(request.data, timeout=2)
+            code, text = future.code(), str(future.details())
+            codes[code.name] += 1
+            if code in {Code.OK, Code.DEADLINE_EXCEEDED}:
+                call(good_configuration(root).data, timeout=60)
+            elif code not in ALLOWED or PYTHON.search(text.replace(str(root), "")):
+                findings.append((code.name, text[:300], request.data[:300].hex()))
+        print(codes)
+        assert not findings, f"{len(findings)} findings, the first: {findings[:5]}"
+        assert codes["INVALID_ARGUMENT"] > count / 2
+        assert codes["FAILED_PRECONDITION"] > 0
+        assert good_answers(channel) == before
+        assert label_values(series(server))["model"] <= {"", *MODELS}
+        server.process.terminate()
+        assert server.process.wait(timeout=60) == 0
+        assert "Traceback" not in "\n".join(server.log.rest())
+
+
+def test_watched_names_are_not_remembered(server: RunningServer, channel: grpc.Channel) -> None:
+    """Whoever watches the health of made-up services leaves nothing behind, however many and long the names are."""
+    for _ in streams_of(channel, 200):
+        pass
+    held = resident_bytes(server.process.pid)
+    for _ in streams_of(channel, 2_000):
+        pass
+    assert resident_bytes(server.process.pid) - held < 10 * 2**20
+
+
+def streams_of(channel: grpc.Channel, count: int) -> Iterator[None]:
+    """Watch one made-up service after the other, with names of 20 kB."""
+    for number in range(count):
+        name = f"{number}".encode().rjust(20_000, b"n")
+        data = b"\x0a" + encode_varint(len(name)) + name
+        assert streamed(channel, Request(WATCH, data)) == (Code.OK, "")
+        yield
 
 
 @pytest.mark.parametrize("path", sorted(CORPUS.glob("*.bin")), ids=lambda path: str(path.stem))

@@ -21,6 +21,7 @@ from tensorflow_serving.apis import (
     get_model_metadata_pb2,
     get_model_status_pb2,
     inference_pb2,
+    model_management_pb2,
     model_service_pb2_grpc,
     predict_pb2,
     prediction_service_pb2_grpc,
@@ -34,6 +35,7 @@ REQUESTS = {
     "MultiInference": inference_pb2.MultiInferenceRequest,
     "GetModelMetadata": get_model_metadata_pb2.GetModelMetadataRequest,
     "GetModelStatus": get_model_status_pb2.GetModelStatusRequest,
+    "HandleReloadConfigRequest": model_management_pb2.ReloadConfigRequest,
 }
 
 
@@ -57,7 +59,7 @@ def text_call(channel: grpc.Channel, call: dict[str, Any]) -> dict[str, Any]:
     """A call whose request and reply are in text format."""
     method = call["method"]
     request = text_format.Parse(call["request"], REQUESTS[method]())
-    in_model_service = method == "GetModelStatus"
+    in_model_service = method in {"GetModelStatus", "HandleReloadConfigRequest"}
     services = model_service_pb2_grpc if in_model_service else prediction_service_pb2_grpc
     stub = services.ModelServiceStub(channel) if in_model_service else services.PredictionServiceStub(channel)
     return {"reply": text_format.MessageToString(getattr(stub, method)(request, timeout=60))}

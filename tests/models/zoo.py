@@ -120,6 +120,22 @@ def string_table(holder: Holder) -> Signatures:
 
 
 @model
+def letters(holder: Holder) -> Signatures:  # noqa: ARG001 - no variables
+    """Strings in other letters, of any rank: ASCII's alone, or all."""
+
+    def change(text: Any, index: Any) -> Tensors:
+        german = tf.gather(tf.constant(["ÄRGER", "Straße"]), tf.math.floormod(index, 2))
+        return {
+            "lower": tf.strings.lower(text),
+            "upper": tf.strings.upper(text[:, 0]),
+            "ascii": tf.strings.lower(german),
+            "unicode": tf.strings.lower(german, encoding="utf-8"),
+        }
+
+    return {"serving_default": (change, [spec("text", [None, 2], tf.string), spec("index", [None], tf.int64)])}
+
+
+@model
 def integer_table(holder: Holder) -> Signatures:
     """Numbers to numbers by a hash table, which ONNX has not."""
     return _table(holder, tf.constant([7, 8, 9], tf.int64), tf.int64)

@@ -40,12 +40,14 @@ def test_a_start_script_of_tensorflow_serving_starts_this_server(tmp_path: Path)
         f"model_config_list: {{ config: {{ name: 'm', base_path: '{tmp_path / 'place'}', model_platform: 'tensorflow',"
         " version_labels { key: 'stable' value: 1 } } }"
     )
+    batching = tmp_path / "batching.config"
+    batching.write_text("max_batch_size { value: 8 } batch_timeout_micros { value: 0 }")
     port = free_port()
     flags = [f"--port={port}", "--rest_api_port=8501", f"--model_config_file={config}", "--model_name=model"]
     flags += [
         "--model_base_path=/models/model",
         "--enable_batching",
-        "--batching_parameters_file=/b",
+        f"--batching_parameters_file={batching}",
         "--grpc_max_threads",
         "4",
         "--metrics-port=-1",
@@ -61,7 +63,6 @@ def test_a_start_script_of_tensorflow_serving_starts_this_server(tmp_path: Path)
     assert address.startswith("listening on 127.0.0.1 only, where TensorFlow Serving listens on every address")
     assert said == [
         f"--rest_api_port has no effect: {NO_REST}",
-        "--batching_parameters_file has no effect: use --max-batch-size and --batch-timeout-micros",
     ]
 
 
@@ -75,6 +76,7 @@ def test_a_start_script_of_tensorflow_serving_starts_this_server(tmp_path: Path)
         (["--tls-key=x"], 2, "tls_certificate and tls_key go together"),
         (["--channel-arguments=nonsense"], 2, "key=value"),
         (["--model_config_file=/no/such/file"], 1, "/no/such/file: No such file or directory"),
+        (["--batching-parameters-file=/no/such/file"], 1, "/no/such/file: No such file or directory"),
         (["--no_such_flag"], 2, "--no_such_flag"),
     ],
 )

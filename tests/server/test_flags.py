@@ -48,11 +48,11 @@ def test_every_flag_is_mapped_or_explained() -> None:
     """Each has an option that exists here, or words for the operator."""
     options = {name for parameter in typer.main.get_command(app).params for name in parameter.opts}
     for flag in FLAGS:
-        option = flag.option or flag.when_true.partition("=")[0]
+        option = flag.option or flag.when_false.partition("=")[0]
         assert option in options if option else flag.instead, flag.name
 
 
-@pytest.mark.parametrize("flag", [f for f in FLAGS if not (f.option or f.when_true)], ids=lambda flag: flag.name)
+@pytest.mark.parametrize("flag", [f for f in FLAGS if not (f.option or f.when_false)], ids=lambda flag: flag.name)
 def test_a_flag_without_effect_is_never_silent(flag: Flag) -> None:
     """A value that asks for something which is not done is answered in words that name the flag."""
     values = {"true", "false"} if flag.is_switch else {"7"}
@@ -91,8 +91,10 @@ def test_a_flag_without_effect_is_never_silent(flag: Flag) -> None:
         (["--enable_serialization_as_tensor_content=false"], []),
         (["--enable_serialization_as_tensor_content", "--admin"], ["--admin", "--tensor-content"]),
         (["--allow_version_labels_for_unavailable_models=true"], ["--labels-before-versions"]),
-        (["--enable_batching"], ["--max-batch-size=16"]),
-        (["--enable_batching=false"], []),
+        (["--enable_batching"], []),
+        (["--enable_batching=false"], ["--max-batch-size=1"]),
+        (["--enable_batching", "--batching_parameters_file=/b"], ["--batching-parameters-file=/b"]),
+        (["--enable_per_model_batching_parameters"], ["--per-model-batching"]),
         (["--version"], ["--version"]),
         (["--version=false"], []),
         (["--model_name=a", "--model_name=b"], ["--model-name=b"]),
@@ -120,6 +122,7 @@ def test_flags_become_our_options(theirs: list[str], expected: list[str]) -> Non
     [
         (["--model_name"], "--model_name needs a value"),
         (["--use_alts_credentials"], "--use_alts_credentials cannot be followed: this server has no ALTS"),
+        (["--batching_parameters_file=/b"], "--batching_parameters_file is set without setting --enable_batching"),
         (["--enable_batching=maybe"], "--enable_batching must be true or false, not 'maybe'"),
     ],
 )

@@ -9,9 +9,10 @@ from protos.tensorflow import tensor_pb2
 from server.arrays import Array
 from server.errors import InvalidRequest
 from server.signatures import ServedSignature
+from server.wire.forms import TensorForm
 from server.wire.requests import parse_predict_request
 from server.wire.responses import encode_predict_request
-from server.wire.tensors import RawTensor
+from server.wire.tensors import RawTensor, Source
 from tests.packages import Affine, write_package
 
 Arrays = dict[str, Array]
@@ -20,7 +21,7 @@ ROW = np.ones((1, 4), np.float32)
 
 def raw(arrays: Arrays) -> dict[str, RawTensor]:
     """Arrays as they arrive in a request."""
-    return parse_predict_request(encode_predict_request(arrays, name="m")).inputs
+    return dict(parse_predict_request(encode_predict_request(arrays, name="m")).inputs)
 
 
 @pytest.fixture
@@ -129,7 +130,7 @@ def test_a_wrong_name_beside_a_default_has_its_text(with_default: ServedSignatur
 def test_an_unreadable_tensor_has_its_text(signature: ServedSignature) -> None:
     """The alias is named, as TensorFlow does."""
     inputs = raw({"x": ROW, "bias": ROW})
-    inputs["x"] = RawTensor("x", tensor_pb2.DT_FLOAT, (1, 4), b"\0" * 15)
+    inputs["x"] = RawTensor("x", TensorForm(tensor_pb2.DT_FLOAT, (1, 4)), b"\0" * 15, 0, 15, source=Source.CONTENT)
     with pytest.raises(InvalidRequest) as caught:
         signature.call(inputs)
     assert caught.value.message == "tensor parsing error: x"

@@ -12,7 +12,7 @@ from converter.export import SampleInputs
 from converter.exported import ExportedSignature, ExportResult
 from tests.conftest import ROOT
 from tests.converter.conftest import Exporter
-from tests.converter.running import open_session, require_golden
+from tests.converter.running import answer, open_session, require_golden
 
 _CORNERS = (
     "control.serving_default", "convolution.serving_default", "dtypes.serving_default", "gelu.serving_default",
@@ -56,6 +56,19 @@ def test_lean_and_large_models(export: Exporter, name: str) -> None:
     require_golden(signature)
     if name == "convolution.serving_default":
         assert signature.onnx.with_name(f"{signature.onnx.name}.data").stat().st_size > 4 * 2 * 2 * 32 * 40
+
+
+@pytest.mark.slow
+def test_letters_change_as_in_tensorflow(export: Exporter) -> None:
+    """Lower and upper case load without a locale of any language, and change the letters that TensorFlow changes."""
+    signature = _by_name(export("letters"))["serving_default"]
+    session = open_session(signature)
+    assert signature.cases
+    for case in signature.cases:
+        for alias, got in answer(session, signature, case).items():
+            expected = case.outputs[alias]
+            assert got.shape == expected.shape
+            assert [text.encode() for text in got.ravel().tolist()] == expected.ravel().tolist(), alias
 
 
 @pytest.mark.slow

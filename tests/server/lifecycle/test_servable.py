@@ -8,11 +8,11 @@ import pytest
 
 from server.arrays import Array
 from server.backends.fake import FakeBackend
-from server.batching import BatchingParameters
+from server.batching.parameters import BatchingParameters
 from server.errors import ProofFailed
 from server.lifecycle.servable import load_servable
 from server.repository.package import open_package
-from tests.packages import write_package
+from tests.packages import write_manifest, write_package
 
 
 def right(feeds: Mapping[str, Array]) -> Mapping[str, Array]:
@@ -38,7 +38,35 @@ def test_a_proved_backend_serves(tmp_path: Path) -> None:
     assert backend.loaded[0].closed
 
 
-def test_the_largest_batch_is_proved_too(tmp_path: Path) -> None:
+def sizes_tried(folder: Path, *, derived: bool) -> list[int]:
+    """Rows of the batches that loading a package runs, in order."""
+    manifest = write_package(folder)
+    manifest.signatures[0].batching.derived = derived
+    write_manifest(folder, manifest)
+    tried: list[int] = []
+
+    def compute(feeds: Mapping[str, Array]) -> Mapping[str, Array]:
+        tried.append(len(feeds["x_in"]))
+        return right(feeds)
+
+    package = open_package("affine", 1, folder)
+    servable = load_servable(package, FakeBackend(compute), BatchingParameters(max_batch_size=8)).servable
+    assert bool(servable.batchers) is derived
+    servable.close()
+    return tried
+
+
+def test_the_backend_is_warm_for_every_size(tmp_path: Path) -> None:
+    """Golden cases first, then the sizes that batches may have and no golden case had."""
+    assert sizes_tried(tmp_path / "1", derived=True) == [1, 3, 2, 4, 8]
+
+
+def test_rows_that_were_only_seen_to_keep_apart_are_not_joined(tmp_path: Path) -> None:
+    """Packages of older converters are served as before, request by request."""
+    assert sizes_tried(tmp_path / "1", derived=False) == [1, 3]
+
+
+def test_every_size_of_a_batch_is_proved_too(tmp_path: Path) -> None:
     """A backend that errs on the batches that will be run does not serve, and holds nothing after that."""
     write_package(tmp_path / "1")
     package = open_package("affine", 1, tmp_path / "1")

@@ -9,6 +9,7 @@ from google.protobuf.message import DecodeError
 from protos.tensorflow import tensor_pb2
 from server.errors import MalformedTensor
 from server.wire.encoding import tensor_to_proto
+from server.wire.forms import TensorForm
 from server.wire.scanner import WireError
 from server.wire.tensors import MAX_FILLED_BYTES, MAX_TENSOR_BYTES, RawTensor, scan_tensor, tensor_from_proto
 
@@ -20,7 +21,7 @@ def _scan(data: bytes) -> RawTensor:
 
 
 def _claim(dtype: int, *shape: int) -> RawTensor:
-    return RawTensor("x", dtype, shape, None)
+    return RawTensor("x", TensorForm(dtype, shape))
 
 
 def test_large_values_are_not_copied() -> None:

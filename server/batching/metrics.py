@@ -1,0 +1,56 @@
+"""What Prometheus is told of the queues: it asks them, so that a request pays for no metric of theirs."""
+
+import threading
+from collections.abc import Iterator, Mapping
+from itertools import accumulate
+
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from server.batching.queue import Batcher
+from server.batching.statistics import WAIT_SECONDS, Snapshot
+
+_LABELS = ("model", "version", "signature")
+_ROWS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
+
+
+class BatchCollector(Collector):
+    """The queues of all loaded versions."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._queues: dict[tuple[str, int, str], Batcher] = {}
+
+    def add(self, model: str, version: int, queues: Mapping[str, Batcher]) -> None:
+        """Tell of a version's queues, by signature, from now on."""
+        with self._lock:
+            self._queues.update({(model, version, signature): queue for signature, queue in queues.items()})
+
+    def remove(self, model: str, version: int) -> None:
+        """Forget a version."""
+        with self._lock:
+            self._queues = {key: queue for key, queue in self._queues.items() if key[:2] != (model, version)}
+
+    def collect(self) -> Iterator[Metric]:
+        """See prometheus_client."""
+        with self._lock:
+            queues = dict(self._queues)
+        rows = HistogramMetricFamily("segue_batch_rows", "Rows of requests in each run.", labels=_LABELS)
+        padding = CounterMetricFamily("segue_batch_padding_rows", "Rows run to fill batches up.", labels=_LABELS)
+        waits = HistogramMetricFamily("segue_batch_wait_seconds", "Time of requests in the queue.", labels=_LABELS)
+        waiting = GaugeMetricFamily("segue_queue_rows", "Rows that wait now.", labels=_LABELS)
+        for (model, version, signature), queue in queues.items():
+            labels = (model, str(version), signature)
+            found = queue.snapshot()
+            rows.add_metric(labels, _row_buckets(found), float(sum(size * n for size, n in found.runs.items())))
+            padding.add_metric(labels, found.padding)
+            bounds = [*map(str, WAIT_SECONDS), "+Inf"]
+            waits.add_metric(labels, list(zip(bounds, accumulate(found.waits), strict=True)), found.waited)
+            waiting.add_metric(labels, found.queued_rows)
+        yield from (rows, padding, waits, waiting)
+
+
+def _row_buckets(found: Snapshot) -> list[tuple[str, float]]:
+    """Cumulative counts of runs by their rows."""
+    counts = [(str(bound), float(sum(n for size, n in found.runs.items() if size <= bound))) for bound in _ROWS]
+    return [*counts, ("+Inf", float(sum(found.runs.values())))]

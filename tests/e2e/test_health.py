@@ -1,0 +1,95 @@
+"""Health as clients see it: one status now, or each as it changes; and no client can do harm by watching."""
+
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+from server.services.health import MOST_WATCHERS
+from tests.e2e.processes import RunningServer, serving
+from tests.packages import joined, write_package
+
+Status = health_pb2.HealthCheckResponse
+PREDICTION = "tensorflow.serving.PredictionService"
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[RunningServer]:
+    """A server of one model."""
+    write_package(tmp_path / "models" / "affine" / "1")
+    with serving(tmp_path / "models") as running:
+        yield running
+
+
+def _watch(channel: grpc.Channel, service: str) -> Any:
+    return health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest(service=service), timeout=60)
+
+
+def test_services_have_a_status_and_other_names_have_none(server: RunningServer) -> None:
+    """The server and its two services are SERVING; Check does not find other names, and Watch calls them unknown."""
+    with grpc.insecure_channel(server.address) as channel:
+        stub = health_pb2_grpc.HealthStub(channel)
+        for name in ("", PREDICTION, "tensorflow.serving.ModelService"):
+            assert stub.Check(health_pb2.HealthCheckRequest(service=name), timeout=30).status == Status.SERVING
+            assert next(_watch(channel, name)).status == Status.SERVING
+        with pytest.raises(grpc.RpcError) as caught:
+            stub.Check(health_pb2.HealthCheckRequest(service="nope"), timeout=30)
+        assert caught.value.code() == grpc.StatusCode.NOT_FOUND
+        assert next(_watch(channel, "nope")).status == Status.SERVICE_UNKNOWN
+
+
+def test_who_watches_learns_of_the_end(server: RunningServer) -> None:
+    """SIGTERM turns SERVING into NOT_SERVING for everybody who watches, before the server goes."""
+    with grpc.insecure_channel(server.address) as channel:
+        watches = [_watch(channel, PREDICTION) for _ in range(20)]
+        assert [next(watch).status for watch in watches] == [Status.SERVING] * 20
+        server.process.terminate()
+        assert [next(watch).status for watch in watches] == [Status.NOT_SERVING] * 20
+        assert server.process.wait(timeout=60) == 0
+
+
+@pytest.mark.slow
+def test_watchers_that_come_and_go_do_not_stop_the_server(server: RunningServer) -> None:
+    """Clients that watch and leave, thousands of times, side by side, are answered each time."""
+    failures: list[str] = []
+
+    def come_and_go() -> None:
+        with grpc.insecure_channel(server.address, options=[("grpc.use_local_subchannel_pool", 1)]) as channel:
+            for number in range(600):
+                watch = _watch(channel, "" if number % 2 else "nope")
+                try:
+                    next(watch)
+                except grpc.RpcError as error:
+                    failures.append(str(error))
+                    return
+                watch.cancel()
+
+    with joined(*[threading.Thread(target=come_and_go, name="watcher") for _ in range(4)]):
+        pass
+    assert not failures
+    server.process.terminate()
+    assert server.process.wait(timeout=60) == 0
+
+
+def test_watchers_have_a_bound(server: RunningServer) -> None:
+    """One watcher too many is refused, and finds room when another has left."""
+    with grpc.insecure_channel(server.address) as channel:
+        watches = [_watch(channel, f"made-up-{number}") for number in range(MOST_WATCHERS)]
+        assert {next(watch).status for watch in watches} == {Status.SERVICE_UNKNOWN}
+        with pytest.raises(grpc.RpcError) as caught:
+            next(_watch(channel, ""))
+        assert caught.value.code() == grpc.StatusCode.RESOURCE_EXHAUSTED
+        for watch in watches:
+            watch.cancel()
+        assert any(_is_answered(channel) for _ in range(1_000))
+
+
+def _is_answered(channel: grpc.Channel) -> bool:
+    try:
+        return bool(next(_watch(channel, "")).status == Status.SERVING)
+    except grpc.RpcError:
+        return False

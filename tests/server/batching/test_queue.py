@@ -1,0 +1,364 @@
+"""Tests of `server.batching.queue`: real threads, a run that waits when told to, and a clock that stands still."""
+
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+import pytest
+
+from server.arrays import Array
+from server.batching.parameters import BatchingParameters
+from server.batching.queue import Batcher
+from server.errors import CancelledInQueue, ExpiredInQueue, InvalidRequest, QueueFull, RunFailed
+
+
+class Model:
+    """y = 2x, z = -x; remembers its batches, and holds the first run until it is let go."""
+
+    def __init__(self) -> None:
+        self.batches: list[int] = []
+        self.inputs: list[Array] = []
+        self.entered = threading.Event()
+        self.gate = threading.Event()
+
+    def run(self, feeds: Mapping[str, Array], outputs: Sequence[str]) -> list[Array]:
+        """One run; -1 anywhere in the batch is an input that the model refuses."""
+        x = feeds["x"]
+        self.batches.append(len(x))
+        self.entered.set()
+        assert self.gate.wait(30)
+        self.inputs.append(x)
+        if (x == -1).any():
+            raise InvalidRequest("minus one")
+        return [{"y": 2 * x, "z": -x}[name] for name in outputs]
+
+
+@pytest.fixture
+def model() -> Model:
+    """A model."""
+    return Model()
+
+
+@pytest.fixture
+def pool() -> Iterator[ThreadPoolExecutor]:
+    """Threads for requests."""
+    with ThreadPoolExecutor(32) as made:
+        yield made
+
+
+def rows(*values: float, width: int = 1) -> dict[str, Array]:
+    """Feeds of one row per value."""
+    return {"x": np.repeat(np.array(values, np.float32)[:, None], width, axis=1)}
+
+
+def queued(batcher: Batcher, count: int) -> None:
+    """Wait until so many rows wait."""
+    with batcher._arrived:
+        assert batcher._arrived.wait_for(lambda: batcher.queued_rows >= count, 30)
+
+
+Submit = Callable[..., Future[list[Array]]]
+
+
+def busy(batcher: Batcher, model: Model, pool: ThreadPoolExecutor) -> tuple[Future[list[Array]], Submit]:
+    """Make the model busy; returns the request that it runs, and a function to submit more that wait."""
+    first = pool.submit(batcher.submit, rows(0), ["y"])
+    assert model.entered.wait(30)
+
+    def submit(*arguments: Any) -> Future[list[Array]]:
+        before = batcher.queued_rows
+        future = pool.submit(batcher.submit, *arguments)
+        queued(batcher, before + 1)
+        return future
+
+    return first, submit
+
+
+def test_an_idle_model_runs_at_once(model: Model) -> None:
+    """One request alone is one run of its own arrays, in its own thread."""
+    model.gate.set()
+    (y,) = Batcher(model.run, BatchingParameters()).submit(rows(1, 2), ["y"])
+    assert y.tolist() == [[2.0], [4.0]]
+    assert model.batches == [2]
+
+
+def test_what_waits_is_answered_together(model: Model, pool: ThreadPoolExecutor) -> None:
+    """Requests that arrive during a run become the next one, and each gets its own rows."""
+    batcher = Batcher(model.run, BatchingParameters())
+    first, submit = busy(batcher, model, pool)
+    waiting = [submit(rows(*range(n, 2 * n)), ["y"]) for n in (1, 2, 3)]
+    model.gate.set()
+    assert [future.result(30)[0].ravel().tolist() for future in waiting] == [[2.0], [4.0, 6.0], [6.0, 8.0, 10.0]]
+    assert first.result(30)[0].tolist() == [[0.0]]
+    assert model.batches == [1, 6]
+
+
+def test_a_batch_has_a_largest_size(model: Model, pool: ThreadPoolExecutor) -> None:
+    """What does not fit any more waits for the run after."""
+    batcher = Batcher(model.run, BatchingParameters(max_batch_size=4))
+    _, submit = busy(batcher, model, pool)
+    waiting = [submit(rows(*[float(i)] * 2), ["y"]) for i in range(5)]
+    model.gate.set()
+    assert [future.result(30)[0][0, 0] for future in waiting] == [0, 2, 4, 6, 8]
+    assert model.batches == [1, 4, 4, 2]
+
+
+def test_rows_of_another_form_are_not_mixed_in(model: Model, pool: ThreadPoolExecutor) -> None:
+    """Other widths, dtypes or outputs wait for a batch of their own; the order is kept within each."""
+    batcher = Batcher(model.run, BatchingParameters())
+    _, submit = busy(batcher, model, pool)
+    narrow = [submit(rows(i), ["y"]) for i in (1, 2)]
+    wide = submit(rows(3, width=5), ["y"])
+    other = submit(rows(4), ["z", "y"])
+    last = submit(rows(5), ["y"])
+    model.gate.set()
+    assert [future.result(30)[0].tolist() for future in narrow] == [[[2.0]], [[4.0]]]
+    assert wide.result(30)[0].shape == (1, 5)
+    assert [a.tolist() for a in other.result(30)] == [[[-4.0]], [[8.0]]]
+    assert last.result(30)[0].tolist() == [[10.0]]
+    assert model.batches == [1, 3, 1, 1]
+
+
+def test_only_the_request_at_fault_fails(model: Model, pool: ThreadPoolExecutor) -> None:
+    """A batch that the model refuses is run request by request."""
+    batcher = Batcher(model.run, BatchingParameters())
+    _, submit = busy(batcher, model, pool)
+    waiting = [submit(rows(value), ["y"]) for value in (1, -1, 3)]
+    model.gate.set()
+    assert waiting[0].result(30)[0].tolist() == [[2.0]]
+    with pytest.raises(InvalidRequest, match="minus one"):
+        waiting[1].result(30)
+    assert waiting[2].result(30)[0].tolist() == [[6.0]]
+    assert model.batches == [1, 3, 1, 1, 1]
+
+
+def test_a_large_request_is_run_as_it_is(model: Model) -> None:
+    """Unless told otherwise, more rows than a batch may have fill a run by themselves."""
+    model.gate.set()
+    (y,) = Batcher(model.run, BatchingParameters(max_batch_size=4)).submit(rows(*range(9)), ["y"])
+    assert y.ravel().tolist() == [2.0 * i for i in range(9)]
+    assert model.batches == [9]
+
+
+def test_a_large_request_is_split(model: Model) -> None:
+    """With splitting it is run in batches of legal size, and its answer put together again."""
+    model.gate.set()
+    parameters = BatchingParameters(max_batch_size=4, enable_large_batch_splitting=True, largest_request=16)
+    (y,) = Batcher(model.run, parameters).submit(rows(*range(9)), ["y"])
+    assert y.ravel().tolist() == [2.0 * i for i in range(9)]
+    assert model.batches == [4, 4, 1]
+
+
+@pytest.mark.parametrize("splits", [False, True])
+def test_a_request_that_is_too_large_is_refused(model: Model, splits: bool) -> None:  # noqa: FBT001 - a case
+    """Where TensorFlow Serving's parameters hold, in its words."""
+    parameters = BatchingParameters(max_batch_size=8, enable_large_batch_splitting=splits, largest_request=8)
+    with pytest.raises(InvalidRequest, match=r"^Task size 9 is larger than maximum input batch size 8$"):
+        Batcher(model.run, parameters).submit(rows(*range(9)), ["y"])
+    assert model.batches == []
+
+
+def test_a_full_queue_refuses(model: Model, pool: ThreadPoolExecutor) -> None:
+    """What waits is bounded; the refusal comes at once and disturbs nobody who waits."""
+    batcher = Batcher(model.run, BatchingParameters(max_batch_size=2, max_enqueued_batches=2))
+    first, submit = busy(batcher, model, pool)
+    waiting = [submit(rows(1, 2), ["y"]) for _ in range(2)]
+    text = (
+        "The batch scheduling queue to which this task was submitted is full; currently 2 batches enqueued and "
+        "max_enqueued_batches is 2"
+    )
+    with pytest.raises(QueueFull, match=f"^{text}$"):
+        batcher.submit(rows(3), ["y"])
+    model.gate.set()
+    assert [future.result(30)[0].tolist() for future in [first, *waiting]] == [[[0.0]], *[[[2.0], [4.0]]] * 2]
+
+
+def test_a_full_queue_refuses_what_would_be_split(model: Model, pool: ThreadPoolExecutor) -> None:
+    """A request in pieces needs room for all of them, as in TensorFlow Serving."""
+    parameters = BatchingParameters(2, max_enqueued_batches=2, enable_large_batch_splitting=True, largest_request=9)
+    batcher = Batcher(model.run, parameters)
+    _, submit = busy(batcher, model, pool)
+    waiting = submit(rows(1), ["y"])
+    with pytest.raises(QueueFull, match="is full; task size is 4 but scheduling capacity is only 3") as caught:
+        batcher.submit(rows(1, 2, 3, 4), ["y"])
+    assert caught.value.message.endswith(
+        " (num_enqueued_batches=1, max_enqueued_batches=2, open_batch_size=1, max_execution_batch_size=2)"
+    )
+    model.gate.set()
+    assert waiting.result(30)[0].tolist() == [[2.0]]
+
+
+def test_batches_are_filled_up_to_allowed_sizes(model: Model, pool: ThreadPoolExecutor) -> None:
+    """With a row that is there, whose answer nobody sees; a request that runs alone is filled up too."""
+    batcher = Batcher(model.run, BatchingParameters(max_batch_size=8, allowed_batch_sizes=(4, 8)))
+    first, submit = busy(batcher, model, pool)
+    waiting = [submit(rows(1, 2, 3), ["y"]), submit(rows(4, 5), ["y"])]
+    model.gate.set()
+    assert waiting[0].result(30)[0].ravel().tolist() == [2.0, 4.0, 6.0]
+    assert waiting[1].result(30)[0].ravel().tolist() == [8.0, 10.0]
+    assert first.result(30)[0].tolist() == [[0.0]]
+    assert [x.ravel().tolist() for x in model.inputs] == [[0.0] * 4, [1.0, 2.0, 3.0, 4.0, 5.0, 4.0, 4.0, 4.0]]
+    found = batcher.snapshot()
+    assert (dict(found.runs), found.padding) == ({1: 1, 5: 1}, 6)
+
+
+def test_shorter_requests_are_lengthened(model: Model, pool: ThreadPoolExecutor) -> None:
+    """With pad_variable_length_inputs they are joined: filled with their first element, as TensorFlow Serving does."""
+    batcher = Batcher(model.run, BatchingParameters(pad_variable_length_inputs=True))
+    _, submit = busy(batcher, model, pool)
+    waiting = [submit(rows(1, 2, width=1), ["y"]), submit(rows(3, width=3), ["y"])]
+    model.gate.set()
+    assert waiting[0].result(30)[0].tolist() == [[2.0, 2.0, 2.0], [4.0, 2.0, 2.0]]
+    assert waiting[1].result(30)[0].tolist() == [[6.0, 6.0, 6.0]]
+    assert model.batches == [1, 3]
+
+
+def test_arrays_without_elements_are_run_alone(model: Model, pool: ThreadPoolExecutor) -> None:
+    """Nothing was proved about them."""
+    batcher = Batcher(model.run, BatchingParameters(allowed_batch_sizes=(16,)))
+    _, submit = busy(batcher, model, pool)
+    empty = pool.submit(batcher.submit, {"x": np.zeros((0, 1), np.float32)}, ["y"])
+    narrow = [submit({"x": np.zeros((1, 0), np.float32)}, ["y"]) for _ in range(2)]
+    model.gate.set()
+    assert empty.result(30)[0].shape == (0, 1)
+    assert [future.result(30)[0].shape for future in narrow] == [(1, 0), (1, 0)]
+    assert sorted(model.batches) == [0, 16, 16, 16]
+
+
+def test_a_cancelled_request_is_not_run(model: Model, pool: ThreadPoolExecutor) -> None:
+    """A client that went away costs no run, wherever in the queue it was."""
+    batcher = Batcher(model.run, BatchingParameters(max_batch_size=2))
+    _, submit = busy(batcher, model, pool)
+    gone = threading.Event()
+    cancelled = [submit(rows(1), ["y"], 1e9, gone.is_set), submit(rows(2), ["z"], 1e9, gone.is_set)]
+    kept = [submit(rows(3), ["y"]), submit(rows(4), ["z"])]
+    gone.set()
+    model.gate.set()
+    for future in cancelled:
+        with pytest.raises(CancelledInQueue):
+            future.result(30)
+    assert [future.result(30)[0].tolist() for future in kept] == [[[6.0]], [[-4.0]]]
+    assert model.batches == [1, 1, 1]
+
+
+def test_several_batches_may_run_at_once(pool: ThreadPoolExecutor) -> None:
+    """As many as num_batch_threads says, and no more."""
+    entered, gate = threading.Semaphore(0), threading.Event()
+    running: list[int] = []
+
+    def run(feeds: Mapping[str, Array], _outputs: Sequence[str]) -> list[Array]:
+        running.append(len(feeds["x"]))
+        entered.release()
+        assert gate.wait(30)
+        return [feeds["x"]]
+
+    batcher = Batcher(run, BatchingParameters(num_batch_threads=2))
+    futures = [pool.submit(batcher.submit, rows(i), ["y"]) for i in range(2)]
+    assert entered.acquire(timeout=30)
+    assert entered.acquire(timeout=30)
+    futures += [pool.submit(batcher.submit, rows(i), ["y"]) for i in range(2, 5)]
+    queued(batcher, 3)
+    assert running == [1, 1]
+    gate.set()
+    assert [future.result(30)[0].tolist() for future in futures] == [[[float(i)]] for i in range(5)]
+
+
+def test_outputs_that_are_no_rows_are_answered_alone(pool: ThreadPoolExecutor) -> None:
+    """Whatever a runtime makes of a batch, nobody gets what is not theirs."""
+    entered, gate = threading.Event(), threading.Event()
+
+    def run(feeds: Mapping[str, Array], _outputs: Sequence[str]) -> list[Array]:
+        entered.set()
+        assert gate.wait(30)
+        return [feeds["x"][:1]]
+
+    batcher = Batcher(run, BatchingParameters())
+    futures = [pool.submit(batcher.submit, rows(0), ["y"])]
+    assert entered.wait(30)
+    futures += [pool.submit(batcher.submit, rows(i), ["y"]) for i in (1, 2)]
+    queued(batcher, 2)
+    gate.set()
+    assert [future.result(30)[0].tolist() for future in futures] == [[[0.0]], [[1.0]], [[2.0]]]
+
+
+def test_a_fault_of_ours_leaves_nobody_waiting(model: Model, pool: ThreadPoolExecutor) -> None:
+    """An exception that is no error of ours reaches one caller as it is, the others as an error; the queue goes on."""
+    batcher = Batcher(model.run, BatchingParameters())
+    _, submit = busy(batcher, model, pool)
+    waiting = [submit(rows(i), ["no such output"]) for i in (1, 2)]
+    model.gate.set()
+    kinds = {type(future.exception(30)) for future in waiting}
+    assert kinds == {KeyError, RunFailed}
+    assert batcher.submit(rows(3), ["y"])[0].tolist() == [[6.0]]
+
+
+def test_an_expired_request_is_not_run(model: Model, pool: ThreadPoolExecutor) -> None:
+    """A deadline that passes in the queue ends the waiting; the model never sees the request."""
+    now = [0.0]
+    batcher = Batcher(model.run, BatchingParameters(), clock=lambda: now[0])
+    _, submit = busy(batcher, model, pool)
+    expiring = submit(rows(1), ["y"], 100.0)
+    patient = submit(rows(2), ["y"], 300.0)
+    now[0] = 200.0
+    model.gate.set()
+    with pytest.raises(ExpiredInQueue, match=r"^Run\(\) timeout exceeded while waiting in batching queue$"):
+        expiring.result(30)
+    assert patient.result(30)[0].tolist() == [[4.0]]
+    assert model.batches == [1, 1]
+
+
+def test_a_deadline_ends_the_waiting_without_a_run(model: Model, pool: ThreadPoolExecutor) -> None:
+    """Nobody waits longer than it has time, even if the model never comes back."""
+    batcher = Batcher(model.run, BatchingParameters(), clock=lambda: 0.0)
+    first, _ = busy(batcher, model, pool)
+    with pytest.raises(ExpiredInQueue):
+        batcher.submit(rows(1), ["y"], 0.01)
+    assert batcher.queued_rows == 0
+    model.gate.set()
+    assert first.result(30)[0].tolist() == [[0.0]]
+
+
+def test_a_configured_delay_lets_rows_join(model: Model, pool: ThreadPoolExecutor) -> None:
+    """With a timeout an idle model waits for a full batch, and no longer than until it is full."""
+    model.gate.set()
+    batcher = Batcher(model.run, BatchingParameters(max_batch_size=3, batch_timeout_micros=30_000_000))
+    futures = [pool.submit(batcher.submit, rows(i), ["y"]) for i in range(3)]
+    assert sorted(future.result(20)[0][0, 0] for future in futures) == [0, 2, 4]
+    assert model.batches == [3]
+
+
+def test_a_delay_ends_without_company(model: Model) -> None:
+    """A request that nobody joins is run when its time is over."""
+    model.gate.set()
+    batcher = Batcher(model.run, BatchingParameters(batch_timeout_micros=1000))
+    assert batcher.submit(rows(1), ["y"])[0].tolist() == [[2.0]]
+
+
+def test_a_delay_holds_for_what_waited_too(model: Model, pool: ThreadPoolExecutor) -> None:
+    """What comes during a run may fill up to its own time before the next; other forms do not wait for it."""
+    batcher = Batcher(model.run, BatchingParameters(2, batch_timeout_micros=30_000_000, num_batch_threads=2))
+    pair = [pool.submit(batcher.submit, rows(i), ["y"]) for i in (0, 1)]
+    assert model.entered.wait(30)
+    lone = pool.submit(batcher.submit, rows(2), ["y"])
+    other = [pool.submit(batcher.submit, rows(i), ["z"]) for i in (3, 4)]
+    model.gate.set()
+    assert [future.result(20)[0][0, 0] for future in [*pair, *other]] == [0, 2, -3, -4]
+    partner = batcher.submit(rows(5), ["y"])
+    assert [lone.result(20)[0][0, 0], partner[0][0, 0]] == [4, 10]
+    assert model.batches == [2, 2, 2]
+
+
+def test_a_storm_is_answered_whole(model: Model, pool: ThreadPoolExecutor) -> None:
+    """2,000 requests of several sizes from 32 threads: each gets exactly its own rows, in batches of legal size."""
+    model.gate.set()
+    batcher = Batcher(model.run, BatchingParameters(max_batch_size=16))
+    random = np.random.default_rng(1)
+    requests = [random.integers(0, 1000, random.integers(1, 12)).astype(float) for _ in range(2000)]
+    futures = [pool.submit(batcher.submit, rows(*values), ["y"]) for values in requests]
+    for values, future in zip(requests, futures, strict=True):
+        assert future.result(60)[0].ravel().tolist() == (2 * values).tolist()
+    assert max(model.batches) <= 16
+    assert sum(model.batches) == sum(len(values) for values in requests)
+    assert batcher.queued_rows == 0
