@@ -72,7 +72,7 @@ PARTS: Mapping[str, Part] = {
     "stalls": Part(run_vit, smooth),
     **{
         f"requests-{number}": Part(
-            lambda folder: memory.requests(folder, warm_up=100_000, count=1_000_000 // _MEMORY_PARTS), nothing_failed
+            lambda folder: memory.requests(folder, warm_up=200_000, count=1_000_000 // _MEMORY_PARTS), nothing_failed
         )
         for number in range(1, _MEMORY_PARTS + 1)
     },

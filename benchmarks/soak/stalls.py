@@ -129,8 +129,9 @@ def worst(gaps: Sequence[Window], excuses: Sequence[Window], windows: Sequence[W
     """The longest gaps within the windows, in milliseconds.
 
     Returns:
-        "seen", the longest; "beyond_control", the longest less the control's longest at the same time; "typical", the
-        median over the windows of that. Whoever holds the interpreter does so each time, a busy machine now and then.
+        "seen", the longest; "beyond_control", the longest less the control's longest at the same time; "typical" and
+        "least", the median and the least over the windows of that. Whoever holds the interpreter for long does so each
+        time; that a busy machine stops whoever holds it happens now and then.
     """
     seen, own = 0.0, []
     for w_begin, w_end in windows:
@@ -141,7 +142,7 @@ def worst(gaps: Sequence[Window], excuses: Sequence[Window], windows: Sequence[W
                 seen = max(seen, end - begin)
                 beyond = max(beyond, end - begin - max(beside, default=0.0))
         own.append(beyond)
-    longest = {"seen": seen, "beyond_control": max(own), "typical": float(np.median(own))}
+    longest = {"seen": seen, "beyond_control": max(own), "typical": float(np.median(own)), "least": min(own)}
     return {name: round(1e3 * seconds, 1) for name, seconds in longest.items()}
 
 
