@@ -223,8 +223,8 @@ class RpcServer:
         """Take no more calls, and return when those that are open have ended.
 
         Args:
-            grace: Seconds that they have; then, or at once if None, they are cancelled. One that a worker still computes
-                is not waited for any longer.
+            grace: Seconds that they have; then, or at once if None, they are cancelled. One that still computes is
+                not waited for any longer.
         """
         if not self._started:
             return
