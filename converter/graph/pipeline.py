@@ -1,0 +1,127 @@
+"""All rewrites in their order, and what holds before and after each."""
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import onnx
+import onnx_ir as ir
+
+from converter.graph import (
+    attention,
+    casts,
+    gelu,
+    layer_norm,
+    matmul,
+    reshapes,
+    shapes,
+    transposes,
+    unused,
+)
+from converter.graph.edit import Rewrite
+from converter.graph.facts import without_weights
+
+# A change of any rewrite's results is a new version: what was converted with another is converted again.
+VERSION: Final = 1
+
+REWRITES: Final[tuple[Rewrite, ...]] = (
+    unused.REWRITE,
+    shapes.REWRITE,
+    reshapes.REWRITE,
+    casts.REWRITE,
+    transposes.REWRITE,
+    matmul.REWRITE,
+    layer_norm.REWRITE,
+    gelu.REWRITE,
+    attention.REWRITE,
+)
+_MOST_ROUNDS: Final = 4  # one rewrite makes room for another; in practice the third finds nothing
+
+
+class _Broken(Exception):
+    """A graph is not what it must be after a rewrite."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rewritten:
+    """What became of a model.
+
+    Attributes:
+        model: The rewritten one.
+        applied: How often each rewrite found something to do, by name; without those that found nothing.
+        refused: Why a rewrite's result was not used, by name.
+    """
+
+    model: ir.Model
+    applied: dict[str, int]
+    refused: dict[str, str]
+
+
+def rewrite(
+    model: ir.Model, kept: Collection[str], *, without: Collection[str] = (), rewrites: Sequence[Rewrite] = REWRITES
+) -> Rewritten:
+    """Apply the rewrites until none finds anything to do.
+
+    After each, the graph must be valid ONNX with the inputs and outputs that it had, and still hold the initializers
+    that are kept; if not, that rewrite is undone and left out.
+
+    Args:
+        model: As exported. It is not changed.
+        kept: Names of initializers that hold variables.
+        without: Names of rewrites to leave out.
+        rewrites: In their order.
+    """
+    applied: dict[str, int] = {}
+    refused: dict[str, str] = {}
+    for _ in range(_MOST_ROUNDS):
+        changed = False
+        for one in rewrites:
+            if one.name in refused or one.name in without:
+                continue
+            candidate = model.clone()
+            try:
+                count = one.apply(candidate, frozenset(kept))
+                if count:
+                    _require(model, candidate, kept)
+            except (_Broken, ValueError, TypeError, LookupError, AttributeError, AssertionError) as error:
+                # Whatever a rewrite stumbles over, the graph without it serves as well.
+                refused[one.name] = f"{type(error).__name__}: {error}".removeprefix("_Broken: ")
+                continue
+            if count:
+                model, changed = candidate, True
+                applied[one.name] = applied.get(one.name, 0) + count
+        if not changed:
+            break
+    return Rewritten(model, applied, refused)
+
+
+def _require(before: ir.Model, after: ir.Model, kept: Collection[str]) -> None:
+    """Check what must hold after every rewrite."""
+    if _interface(before) != _interface(after):
+        raise _Broken("the inputs or outputs are others")
+    for name, tensor in _kept(before, kept).items():
+        now = _kept(after, kept).get(name)
+        if now is None or (now.dtype, now.size) != (tensor.dtype, tensor.size):
+            raise _Broken(f"the initializer {name!r} of a variable is gone")
+    try:
+        onnx.checker.check_model(_ranked(without_weights(after)))
+    except onnx.checker.ValidationError as error:
+        raise _Broken(" ".join(str(error).split())) from error
+
+
+def _interface(model: ir.Model) -> list[tuple[str | None, str, str]]:
+    ports = (*model.graph.inputs, *model.graph.outputs)
+    return [(port.name, str(port.dtype), str(port.shape)) for port in ports]
+
+
+def _kept(model: ir.Model, kept: Collection[str]) -> dict[str, ir.TensorProtocol]:
+    graphs = [model.graph, *model.graph.subgraphs()]
+    named = (item for graph in graphs for item in graph.initializers.items())
+    return {name: value.const_value for name, value in named if name in kept and value.const_value is not None}
+
+
+def _ranked(proto: onnx.ModelProto) -> onnx.ModelProto:
+    """The checker has no notion of unknown rank at the interface: there a rank is made up."""
+    for port in (*proto.graph.input, *proto.graph.output):
+        port.type.tensor_type.shape.SetInParent()
+    return proto
