@@ -11,7 +11,7 @@ from typing import Final
 import onnx_ir as ir
 
 from converter.graph.algebra import Term, term_of
-from converter.graph.edit import Rewrite, add_constant, bypass, insert, integers, nodes_of, only_use, producer, scalar
+from converter.graph.edit import Rewrite, Variables, add_constant, bypass, insert, integers, nodes_of, only_use, producer, scalar
 from converter.graph.facts import Facts, gather_facts
 from converter.graph.opset import may_raise, raise_opset
 from converter.graph.sizes import Product, Size
@@ -36,7 +36,7 @@ class _Attention:
     masks: list[ir.Value]
 
 
-def _apply(model: ir.Model, kept: frozenset[str]) -> int:
+def _apply(model: ir.Model, variables: Variables) -> int:
     if not may_raise(model, OPSET):
         return 0
     facts = gather_facts(model)
@@ -49,8 +49,8 @@ def _apply(model: ir.Model, kept: frozenset[str]) -> int:
             done += 1
     if done:
         raise_opset(model, OPSET)
-        remove_unused(model, kept)
-        merge_constants(model, kept)
+        remove_unused(model, variables)
+        merge_constants(model, variables)
     return done
 
 

@@ -4,7 +4,7 @@ from typing import Final
 
 import onnx_ir as ir
 
-from converter.graph.edit import Rewrite, bypass, nodes_of, producer
+from converter.graph.edit import Rewrite, Variables, bypass, nodes_of, producer
 from converter.graph.facts import gather_facts
 from converter.graph.unused import remove_unused
 
@@ -20,7 +20,7 @@ _HOLDS: Final = {
 }
 
 
-def _apply(model: ir.Model, kept: frozenset[str]) -> int:
+def _apply(model: ir.Model, variables: Variables) -> int:
     types = gather_facts(model).types
     done = 0
     for node in nodes_of(model, "Cast"):
@@ -39,7 +39,7 @@ def _apply(model: ir.Model, kept: frozenset[str]) -> int:
         else:
             node.replace_input_with(0, first)
             done += 1
-    remove_unused(model, kept)
+    remove_unused(model, variables)
     return done
 
 

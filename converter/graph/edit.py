@@ -1,12 +1,15 @@
 """The few edits that rewrites are made of, on onnx-ir's graphs."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import onnx_ir as ir
 
 from server.arrays import Array
+
+# By the name of an initializer, the names of the variables that it holds.
+Variables = Mapping[str, frozenset[str]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,13 +19,13 @@ class Rewrite:
     Attributes:
         name: For reports and for leaving it out.
         brings: What it is good for, in a phrase.
-        apply: Changes the model in place and returns how often it found something to do. The second argument names
-            the initializers that hold variables: they must stay, with their elements in their order.
+        apply: Changes the model in place and returns how often it found something to do. Initializers that hold
+            variables keep their elements in their order.
     """
 
     name: str
     brings: str
-    apply: Callable[[ir.Model, frozenset[str]], int]
+    apply: Callable[[ir.Model, Variables], int]
 
 
 def nodes_of(model: ir.Model, *operators: str) -> Iterator[ir.Node]:

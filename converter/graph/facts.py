@@ -123,7 +123,7 @@ def without_weights(model: ir.Model) -> onnx.ModelProto:
         del model.graph.initializers[name]
         model.graph.inputs.append(value)
     try:
-        return ir.to_proto(model)
+        return ir.serde.serialize_model(model)
     finally:
         for name, value in large.items():
             model.graph.inputs.remove(value)
@@ -163,7 +163,7 @@ def _infer_with_onnx(facts: Facts, node: ir.Node, model: ir.Model) -> None:
     try:
         answers = shape_inference.infer_node_outputs(
             schema,
-            ir.to_proto(node),
+            ir.serde.serialize_node(node),
             types,
             data,
             opset_imports=[onnx.helper.make_opsetid(node.domain, opset)],

@@ -11,7 +11,7 @@ from typing import Final
 import onnx_ir as ir
 
 from converter.graph.algebra import Term, computed_from, term_of, terms_of
-from converter.graph.edit import Rewrite, bypass, nodes_of
+from converter.graph.edit import Rewrite, Variables, bypass, nodes_of, producer
 from converter.graph.facts import Facts, gather_facts
 from converter.graph.opset import may_raise, raise_opset
 from converter.graph.unused import remove_unused
@@ -21,7 +21,7 @@ _CLOSE: Final = 1e-5  # constants are written in float32, and sometimes with few
 _CUBIC: Final = 0.044715
 
 
-def _apply(model: ir.Model, kept: frozenset[str]) -> int:
+def _apply(model: ir.Model, variables: Variables) -> int:
     if not may_raise(model, OPSET):
         return 0
     facts = gather_facts(model)
@@ -32,7 +32,7 @@ def _apply(model: ir.Model, kept: frozenset[str]) -> int:
             done += any(_replace(facts, node, x, output) for output in _gated(x, node.outputs[0]))
     if done:
         raise_opset(model, OPSET)
-        remove_unused(model, kept)
+        remove_unused(model, variables)
     return done
 
 
@@ -54,12 +54,15 @@ def _is(term: Term, number: float) -> bool:
 
 def _cubic(total: ir.Value) -> ir.Value | None:
     """The x of x + 0.044715·x³."""
-    terms = terms_of(total)
-    linear = [next(iter(term.powers)) for term in terms if list(term.powers.values()) == [1] and term.number == 1]
-    if len(terms) != 2 or len(linear) != 1:
+    addition = producer(total, "Add")
+    if addition is None:
         return None
-    cubes = [t for t in terms if t.holds({linear[0]: 3}) and math.isclose(t.number, _CUBIC, rel_tol=_CLOSE)]
-    return linear[0] if cubes else None
+    for x, other in (addition.inputs, reversed(addition.inputs)):
+        if x is not None and other is not None:
+            cube = term_of(other, (x,))
+            if cube.holds({x: 3}) and math.isclose(cube.number, _CUBIC, rel_tol=_CLOSE):
+                return x
+    return None
 
 
 def _gated(x: ir.Value, bent: ir.Value) -> Iterator[ir.Value]:

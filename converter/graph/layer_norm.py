@@ -13,7 +13,7 @@ import numpy as np
 import onnx_ir as ir
 
 from converter.graph.algebra import Term, computed_from, term_of, terms_of
-from converter.graph.edit import Rewrite, add_constant, bypass, insert, nodes_of, producer, scalar
+from converter.graph.edit import Rewrite, Variables, add_constant, bypass, insert, nodes_of, producer, scalar
 from converter.graph.facts import Facts, constant_elements, gather_facts
 from converter.graph.unused import remove_unused
 
@@ -38,7 +38,7 @@ class _Affine:
     offset: ir.Value | None
 
 
-def _apply(model: ir.Model, kept: frozenset[str]) -> int:
+def _apply(model: ir.Model, variables: Variables) -> int:
     facts = gather_facts(model)
     done = 0
     for node in nodes_of(model, "ReduceMean"):
@@ -46,7 +46,7 @@ def _apply(model: ir.Model, kept: frozenset[str]) -> int:
             found = [a for value in _after(moments) if (a := _affine(facts, moments, value)) is not None]
             if found:
                 done += _replace(model, facts, moments, found[-1])  # the last has most of it
-    remove_unused(model, kept)
+    remove_unused(model, variables)
     _flatten_parameters(model)
     return done
 

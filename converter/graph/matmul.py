@@ -8,19 +8,19 @@ from typing import Final
 
 import onnx_ir as ir
 
-from converter.graph.edit import Rewrite, add_constant, bypass, insert, integers, nodes_of, producer
+from converter.graph.edit import Rewrite, Variables, bypass, insert, nodes_of, producer
 from converter.graph.facts import Facts, gather_facts
-from converter.graph.reshapes import RESHAPING
-from converter.graph.sizes import Shape, product, reshape_target
+from converter.graph.reshapes import RESHAPING, reshape
+from converter.graph.sizes import Shape, product
 from converter.graph.unused import remove_unused
 
 
-def _apply(model: ir.Model, kept: frozenset[str]) -> int:
+def _apply(model: ir.Model, variables: Variables) -> int:
     facts = gather_facts(model)
     done = 0
     for node in nodes_of(model, "MatMul"):
         done += _with_matrix(model, facts, node) or _batched(model, facts, node)
-    remove_unused(model, kept)
+    remove_unused(model, variables)
     return done
 
 
@@ -66,12 +66,9 @@ def _lifted(model: ir.Model, facts: Facts, node: ir.Node, inputs: list[ir.Value]
     # Worth it only if the result is reshaped anyway; those reshapes then cancel.
     if flat.is_graph_output() or not readers or any(use.node.op_type not in RESHAPING for use in readers):
         return False
-    target = reshape_target(shape, facts.shapes[flat])
-    if target is None:
-        return False
     lifted = insert(node, "MatMul", inputs, f"{flat.name}/whole")
-    constant = add_constant(model, f"{flat.name}/shape", integers(*target))
-    return bypass(flat, insert(node, "Reshape", [lifted, constant], f"{flat.name}/flat"))
+    restored = reshape(model, node, lifted, shape, facts.shapes[flat], f"{flat.name}/flat")
+    return restored is not None and bypass(flat, restored)
 
 
 REWRITE: Final = Rewrite("matmul", "matrix products without flattening and restoring", _apply)

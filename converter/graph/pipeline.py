@@ -18,7 +18,7 @@ from converter.graph import (
     transposes,
     unused,
 )
-from converter.graph.edit import Rewrite
+from converter.graph.edit import Rewrite, Variables
 from converter.graph.facts import without_weights
 
 # A change of any rewrite's results is a new version: what was converted with another is converted again.
@@ -58,51 +58,54 @@ class Rewritten:
 
 
 def rewrite(
-    model: ir.Model, kept: Collection[str], *, without: Collection[str] = (), rewrites: Sequence[Rewrite] = REWRITES
+    model: ir.Model, variables: Variables, *, without: Collection[str] = (), rewrites: Sequence[Rewrite] = REWRITES
 ) -> Rewritten:
     """Apply the rewrites until none finds anything to do.
 
-    After each, the graph must be valid ONNX with the inputs and outputs that it had, and still hold the initializers
-    that are kept; if not, that rewrite is undone and left out.
+    After each, the graph must be valid ONNX with the inputs and outputs that it had, and hold the variables that it
+    held; if not, that rewrite is undone and left out.
 
     Args:
         model: As exported. It is not changed.
-        kept: Names of initializers that hold variables.
+        variables: Names of the variables that its initializers hold.
         without: Names of rewrites to leave out.
         rewrites: In their order.
     """
     applied: dict[str, int] = {}
     refused: dict[str, str] = {}
-    for _ in range(_MOST_ROUNDS):
-        changed = False
-        for one in rewrites:
-            if one.name in refused or one.name in without:
-                continue
-            candidate = model.clone()
-            try:
-                count = one.apply(candidate, frozenset(kept))
-                if count:
-                    _require(model, candidate, kept)
-            except (_Broken, ValueError, TypeError, LookupError, AttributeError, AssertionError) as error:
-                # Whatever a rewrite stumbles over, the graph without it serves as well.
-                refused[one.name] = f"{type(error).__name__}: {error}".removeprefix("_Broken: ")
-                continue
+    idle: set[str] = set(without)  # what has nothing to do with the graph as it is
+    for one in [*rewrites] * _MOST_ROUNDS:
+        if one.name in idle:
+            continue
+        candidate = model.clone()
+        try:
+            count = one.apply(candidate, variables)
             if count:
-                model, changed = candidate, True
-                applied[one.name] = applied.get(one.name, 0) + count
-        if not changed:
-            break
+                _require(model, candidate, variables)
+        except (_Broken, ValueError, TypeError, LookupError, AttributeError, AssertionError) as error:
+            # Whatever a rewrite stumbles over, the graph without it serves as well.
+            refused[one.name] = f"{type(error).__name__}: {error}".removeprefix("_Broken: ")
+            count = 0
+        if count:
+            model = candidate
+            applied[one.name] = applied.get(one.name, 0) + count
+            idle = {*without, *refused}
+        else:
+            idle.add(one.name)
     return Rewritten(model, applied, refused)
 
 
-def _require(before: ir.Model, after: ir.Model, kept: Collection[str]) -> None:
+def _require(before: ir.Model, after: ir.Model, variables: Variables) -> None:
     """Check what must hold after every rewrite."""
     if _interface(before) != _interface(after):
         raise _Broken("the inputs or outputs are others")
-    for name, tensor in _kept(before, kept).items():
-        now = _kept(after, kept).get(name)
-        if now is None or (now.dtype, now.size) != (tensor.dtype, tensor.size):
-            raise _Broken(f"the initializer {name!r} of a variable is gone")
+    there, now = _kept(before, variables), _kept(after, variables)
+    for name in now:
+        if (now[name].dtype, now[name].size) != (there[name].dtype, there[name].size):
+            raise _Broken(f"the initializer {name!r} of a variable is another")
+    lost = {v for name in there for v in variables[name]} - {v for name in now for v in variables[name]}
+    if lost:
+        raise _Broken(f"no initializer holds the variable {min(lost)!r} any more")
     try:
         onnx.checker.check_model(_ranked(without_weights(after)))
     except onnx.checker.ValidationError as error:
@@ -114,10 +117,10 @@ def _interface(model: ir.Model) -> list[tuple[str | None, str, str]]:
     return [(port.name, str(port.dtype), str(port.shape)) for port in ports]
 
 
-def _kept(model: ir.Model, kept: Collection[str]) -> dict[str, ir.TensorProtocol]:
+def _kept(model: ir.Model, variables: Variables) -> dict[str, ir.TensorProtocol]:
     graphs = [model.graph, *model.graph.subgraphs()]
     named = (item for graph in graphs for item in graph.initializers.items())
-    return {name: value.const_value for name, value in named if name in kept and value.const_value is not None}
+    return {name: value.const_value for name, value in named if name in variables and value.const_value is not None}
 
 
 def _ranked(proto: onnx.ModelProto) -> onnx.ModelProto:

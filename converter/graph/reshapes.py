@@ -4,29 +4,28 @@ from typing import Final
 
 import onnx_ir as ir
 
-from converter.graph.edit import Rewrite, add_constant, bypass, integers, nodes_of, only_use, producer
+from converter.graph.edit import Rewrite, Variables, add_constant, bypass, insert, integers, nodes_of, only_use, producer
 from converter.graph.facts import Facts, gather_facts
-from converter.graph.sizes import reshape_target
+from converter.graph.sizes import Product, Shape, reshape_target
 from converter.graph.unused import remove_unused
 
 # They keep the elements' order and change the shape.
 RESHAPING: Final = ("Reshape", "Squeeze", "Unsqueeze", "Flatten")
 
 
-def _apply(model: ir.Model, kept: frozenset[str]) -> int:
+def _apply(model: ir.Model, variables: Variables) -> int:
     facts = gather_facts(model)
     done = 0
     for node in nodes_of(model, *RESHAPING):
         done += _shorten(model, facts, node)
-    remove_unused(model, kept)
+    remove_unused(model, variables)
     return done
 
 
 def _shorten(model: ir.Model, facts: Facts, node: ir.Node) -> bool:
     """Let a node reshape what the chain of reshapes before it began with, or leave it out."""
-    output = node.outputs[0]
+    output, source = node.outputs[0], node.inputs[0]
     wanted = facts.shapes.get(output)
-    source = node.inputs[0]
     if wanted is None or source is None or output.is_graph_output():
         return False
     if facts.shapes.get(source) == wanted:
@@ -37,20 +36,64 @@ def _shorten(model: ir.Model, facts: Facts, node: ir.Node) -> bool:
         first = before.inputs[0]
         if facts.shapes[first] == wanted:
             return bypass(output, first)
-        target = reshape_target(facts.shapes[first], wanted)
-        if target is not None and (node.op_type != "Reshape" or only_use(source) is node):
-            _reshape(model, node, first, target)
-            return True
+        if node.op_type != "Reshape" or only_use(source) is node:
+            target = reshape_target(facts.shapes[first], wanted)
+            if target is not None:
+                _read(model, node, first, target)
+                return True
+            if _copies_nothing(facts, node):
+                node.replace_input_with(0, first)
+                return True
     return False
 
 
-def _reshape(model: ir.Model, node: ir.Node, source: ir.Value, target: list[int]) -> None:
+def _copies_nothing(facts: Facts, node: ir.Node) -> bool:
+    """Whether a Reshape's target means the same whatever the shape before."""
+    target = facts.elements.get(node.inputs[1]) if node.op_type == "Reshape" and node.inputs[1] is not None else None
+    return target is not None and None not in target and 0 not in target
+
+
+def _read(model: ir.Model, node: ir.Node, source: ir.Value, target: list[int]) -> None:
     shape = add_constant(model, f"{node.outputs[0].name}/shape", integers(*target))
     node.op_type = "Reshape"
     node.attributes.clear()
     node.resize_inputs(2)
     node.replace_input_with(0, source)
     node.replace_input_with(1, shape)
+
+
+def reshape(
+    model: ir.Model, before: ir.Node, source: ir.Value, shape: Shape, wanted: Shape, name: str
+) -> ir.Value | None:
+    """Insert a Reshape from one shape to another of as many elements.
+
+    Args:
+        model: Its constants.
+        before: The node in front of which it goes.
+        source: What to reshape.
+        shape: Its shape.
+        wanted: The shape to give.
+        name: Of the new value.
+
+    Returns:
+        The value, or None where two dimensions would have to be worked out at run time.
+    """
+    target = reshape_target(shape, wanted)
+    if target is not None:
+        return insert(before, "Reshape", [source, add_constant(model, f"{name}/shape", integers(*target))], name)
+    parts: list[ir.Value] = []
+    unknown = 0
+    for axis, size in enumerate(wanted):
+        part = f"{name}/size_{axis}"
+        if isinstance(size, Product) and size in shape:
+            start = shape.index(size)
+            parts.append(insert(before, "Shape", [source], part, start=start, end=start + 1))
+        else:
+            unknown += isinstance(size, Product)
+            parts.append(add_constant(model, part, integers(size if isinstance(size, int) else -1)))
+    if unknown > 1:
+        return None
+    return insert(before, "Reshape", [source, insert(before, "Concat", parts, f"{name}/shape", axis=0)], name)
 
 
 REWRITE: Final = Rewrite("reshapes", "reshapes that follow each other are one, or none", _apply)

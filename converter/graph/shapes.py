@@ -9,16 +9,16 @@ from typing import Final
 import numpy as np
 import onnx_ir as ir
 
-from converter.graph.edit import Rewrite, add_constant, integers, nodes_of
+from converter.graph.edit import Rewrite, Variables, add_constant, integers, nodes_of
 from converter.graph.facts import Facts, constant_elements, gather_facts
 from converter.graph.sizes import reshape_target
 from converter.graph.unused import remove_unused
 
 
-def _apply(model: ir.Model, kept: frozenset[str]) -> int:
+def _apply(model: ir.Model, variables: Variables) -> int:
     facts = gather_facts(model)
     done = _fold_known(model, facts) + _fix_targets(model, facts)
-    remove_unused(model, kept)
+    remove_unused(model, variables)
     return done
 
 

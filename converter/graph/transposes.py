@@ -5,20 +5,21 @@ from typing import Final
 
 import onnx_ir as ir
 
-from converter.graph.edit import Rewrite, add_constant, bypass, insert, integers, nodes_of, only_use, producer
+from converter.graph.edit import Rewrite, Variables, bypass, insert, nodes_of, only_use, producer
 from converter.graph.facts import Facts, gather_facts
-from converter.graph.reshapes import RESHAPING
-from converter.graph.sizes import Shape, product, reshape_target
+from converter.graph.reshapes import RESHAPING, reshape
+from converter.graph.sizes import Shape, product
 from converter.graph.unused import remove_unused
 
 
-def _apply(model: ir.Model, kept: frozenset[str]) -> int:
+def _apply(model: ir.Model, variables: Variables) -> int:
     done = 0
     for step in (_before_merged, _without_ones, _merged):
         facts = gather_facts(model)
-        for node in nodes_of(model, "Transpose"):
-            done += step(model, facts, node)
-        remove_unused(model, kept)
+        count = sum(step(model, facts, node) for node in nodes_of(model, "Transpose"))
+        if count:
+            remove_unused(model, variables)
+        done += count
     return done
 
 
@@ -58,14 +59,10 @@ def _without_ones(model: ir.Model, facts: Facts, node: ir.Node) -> bool:
     if wide is None or narrow is None or result is None or 1 not in wide:
         return False
     real = [axis for axis, size in enumerate(wide) if size != 1]
-    # The sizes other than 1 must be the same, in order, and so few that the result is told by them.
     if [wide[axis] for axis in real] != list(narrow):
         return False
-    target = reshape_target(tuple(wide[axis] for axis in order if axis in real), result)
-    if target is None:
-        return False
     inner = [real.index(axis) for axis in order if axis in real]
-    return _transpose_first(model, node, before.inputs[0], inner, target)
+    return _transpose_first(model, node, before.inputs[0], inner, narrow, result)
 
 
 def _before_merged(model: ir.Model, facts: Facts, node: ir.Node) -> bool:
@@ -79,8 +76,7 @@ def _before_merged(model: ir.Model, facts: Facts, node: ir.Node) -> bool:
         return False
     last = len(whole)
     inner = [*range(last - 2), last - 1, last - 2]
-    target = reshape_target(tuple(whole[axis] for axis in inner), result)
-    return target is not None and _transpose_first(model, node, before.inputs[0], inner, target)
+    return _transpose_first(model, node, before.inputs[0], inner, whole, result)
 
 
 def _merges_leading(whole: Shape, merged: Shape) -> bool:
@@ -88,12 +84,12 @@ def _merges_leading(whole: Shape, merged: Shape) -> bool:
 
 
 def _transpose_first(
-    model: ir.Model, node: ir.Node, source: ir.Value, order: Sequence[int], target: Sequence[int]
+    model: ir.Model, node: ir.Node, source: ir.Value, order: Sequence[int], shape: Shape, wanted: Shape
 ) -> bool:
-    moved = insert(node, "Transpose", [source], f"{node.outputs[0].name}/moved", perm=list(order))
-    shape = add_constant(model, f"{node.outputs[0].name}/shape", integers(*target))
-    reshaped = insert(node, "Reshape", [moved, shape], f"{node.outputs[0].name}/shaped")
-    return bypass(node.outputs[0], reshaped)
+    output = node.outputs[0]
+    moved = insert(node, "Transpose", [source], f"{output.name}/moved", perm=list(order))
+    shaped = reshape(model, node, moved, tuple(shape[axis] for axis in order), wanted, f"{output.name}/shaped")
+    return shaped is not None and bypass(output, shaped)
 
 
 REWRITE: Final = Rewrite("transposes", "transposes that undo or follow each other are one, or none", _apply)

@@ -5,26 +5,26 @@ from typing import Final
 import onnx_ir as ir
 from onnx_ir.passes import common
 
-from converter.graph.edit import Rewrite
+from converter.graph.edit import Rewrite, Variables
 
 _COMPARED_ELEMENTS: Final = 1024  # the exporter has merged larger ones
 
 
-def _apply(model: ir.Model, kept: frozenset[str]) -> int:
+def _apply(model: ir.Model, variables: Variables) -> int:
     before = len(model.graph) + len(model.graph.initializers)
-    merge_constants(model, kept)
+    merge_constants(model, variables)
     common.IdentityEliminationPass()(model)
     common.CommonSubexpressionEliminationPass()(model)
-    remove_unused(model, kept)
+    remove_unused(model, variables)
     return before - len(model.graph) - len(model.graph.initializers)
 
 
-def merge_constants(model: ir.Model, kept: frozenset[str]) -> None:
+def merge_constants(model: ir.Model, variables: Variables) -> None:
     """Let equal small constants be one; those of variables stay apart."""
     first: dict[tuple[object, ...], ir.Value] = {}
     for name, value in list(model.graph.initializers.items()):
         tensor = value.const_value
-        if tensor is None or name in kept or tensor.size > _COMPARED_ELEMENTS or value.is_graph_output():
+        if tensor is None or name in variables or tensor.size > _COMPARED_ELEMENTS or value.is_graph_output():
             continue
         if tensor.dtype == ir.DataType.STRING or value.is_graph_input():
             continue
@@ -33,18 +33,22 @@ def merge_constants(model: ir.Model, kept: frozenset[str]) -> None:
             ir.convenience.replace_all_uses_with(value, same)
 
 
-def remove_unused(model: ir.Model, kept: frozenset[str]) -> None:
-    """Remove nodes and initializers that nothing reads; initializers of variables only go with the nodes.
-
-    One that a removed node read is no longer part of what the model computes, and must be a fault of a rewrite: it is
-    left there, so that the postconditions find it.
-    """
+def remove_unused(model: ir.Model, variables: Variables) -> None:
+    """Remove nodes and initializers that nothing reads; of initializers with a variable only those that others hold."""
     for node in reversed(list(model.graph)):
         if not any(value.uses() or value.is_graph_output() for value in node.outputs):
             model.graph.remove(node, safe=True)
-    for name, value in list(model.graph.initializers.items()):
-        if name not in kept and not value.uses() and not value.is_graph_output() and not value.is_graph_input():
+    unread = [name for name, value in model.graph.initializers.items() if not _is_read(value)]
+    held = {v for name, own in variables.items() if name not in unread for v in own}
+    for name in unread:
+        if variables.get(name, frozenset()) <= held:
             del model.graph.initializers[name]
+        else:
+            held |= variables[name]
+
+
+def _is_read(value: ir.Value) -> bool:
+    return bool(value.uses()) or value.is_graph_output() or value.is_graph_input()
 
 
 REWRITE: Final = Rewrite("unused", "no dead nodes, no constant twice", _apply)
