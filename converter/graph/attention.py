@@ -4,17 +4,28 @@ Queries, keys and values are [batch, length, heads, width] here, before TensorFl
 with heads and width merged, and gives such an answer, so that the transposes go as well.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
 import onnx_ir as ir
 
 from converter.graph.algebra import Term, term_of
-from converter.graph.edit import Rewrite, Variables, add_constant, bypass, insert, integers, nodes_of, only_use, producer, scalar
+from converter.graph.edit import (
+    Rewrite,
+    Variables,
+    add_constant,
+    bypass,
+    insert,
+    integers,
+    nodes_of,
+    only_use,
+    producer,
+    scalar,
+)
 from converter.graph.facts import Facts, gather_facts
 from converter.graph.opset import may_raise, raise_opset
-from converter.graph.sizes import Product, Size
+from converter.graph.shapes import Origins, first_with_sizes, measured
+from converter.graph.sizes import Size
 from converter.graph.transposes import permutation
 from converter.graph.unused import merge_constants, remove_unused
 
@@ -40,7 +51,7 @@ def _apply(model: ir.Model, variables: Variables) -> int:
     if not may_raise(model, OPSET):
         return 0
     facts = gather_facts(model)
-    origins = _origins(model, facts)
+    origins = first_with_sizes(model, facts)
     done = 0
     for node in nodes_of(model, "Softmax"):
         found = _attention(facts, node)
@@ -142,7 +153,7 @@ def _fits(facts: Facts, queries: ir.Value, keys: ir.Value, values: ir.Value, mas
     return known and q[2:] == k[2:] and v[2] == k[2] and all(rank is not None and rank <= 4 for rank in ranks)
 
 
-def _replace(model: ir.Model, facts: Facts, found: _Attention, origins: Mapping[str, tuple[ir.Value, int]]) -> None:
+def _replace(model: ir.Model, facts: Facts, found: _Attention, origins: Origins) -> None:
     before = found.answer.producer()
     assert before is not None  # noqa: S101 - a Transpose made it
     name = f"{before.name}/attention"
@@ -154,9 +165,7 @@ def _replace(model: ir.Model, facts: Facts, found: _Attention, origins: Mapping[
     if found.masks:
         inputs.append(_mask(model, facts, before, found, origins))
     assert isinstance(heads, int) and isinstance(width, int)  # noqa: S101, PT018 - seen by _fits
-    attended = insert(
-        before, "Attention", inputs, name, q_num_heads=heads, kv_num_heads=heads, scale=found.scale
-    )
+    attended = insert(before, "Attention", inputs, name, q_num_heads=heads, kv_num_heads=heads, scale=found.scale)
     split = add_constant(model, f"{name}/split", integers(0, 0, heads, width))
     bypass(found.answer, insert(before, "Reshape", [attended, split], f"{name}/answer"))
 
@@ -168,9 +177,7 @@ def _merged(model: ir.Model, facts: Facts, before: ir.Node, value: ir.Value, nam
     return insert(before, "Reshape", [value, shape], name)
 
 
-def _mask(
-    model: ir.Model, facts: Facts, before: ir.Node, found: _Attention, origins: Mapping[str, tuple[ir.Value, int]]
-) -> ir.Value:
+def _mask(model: ir.Model, facts: Facts, before: ir.Node, found: _Attention, origins: Origins) -> ir.Value:
     """All masks added, with the lengths that Attention wants: ONNX Runtime does not broadcast those."""
     name = f"{before.name}/attention/mask"
     lengths = (facts.shapes[found.queries][1], facts.shapes[found.keys][1])
@@ -192,33 +199,12 @@ def _expanded(
     before: ir.Node,
     mask: ir.Value,
     lengths: tuple[Size, Size],
-    origins: Mapping[str, tuple[ir.Value, int]],
+    origins: Origins,
     name: str,
 ) -> ir.Value:
-    parts = [_measured(model, before, length, origins, f"{name}/length_{n}") for n, length in enumerate(lengths)]
+    parts = [measured(model, before, length, origins, f"{name}/length_{n}") for n, length in enumerate(lengths)]
     shape = insert(before, "Concat", parts, f"{name}/shape", axis=0)
     return insert(before, "Expand", [mask, shape], f"{name}/expanded")
-
-
-def _measured(
-    model: ir.Model, before: ir.Node, size: Size, origins: Mapping[str, tuple[ir.Value, int]], name: str
-) -> ir.Value:
-    """A size as a tensor of one element: read off the first value that has it, so that all layers read the same."""
-    if isinstance(size, int):
-        return add_constant(model, name, integers(size))
-    value, axis = origins[str(size)]
-    return insert(before, "Shape", [value], name, start=axis, end=axis + 1)
-
-
-def _origins(model: ir.Model, facts: Facts) -> dict[str, tuple[ir.Value, int]]:
-    """By size the first value, in the order of the graph, that has it, and the axis."""
-    origins: dict[str, tuple[ir.Value, int]] = {}
-    computed = (output for node in model.graph for output in node.outputs)
-    for value in (*model.graph.inputs, *computed):
-        for axis, size in enumerate(facts.shapes.get(value, ())):
-            if isinstance(size, Product):
-                origins.setdefault(str(size), (value, axis))
-    return origins
 
 
 REWRITE: Final = Rewrite("attention", "attention is one operator", _apply)

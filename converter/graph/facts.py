@@ -17,7 +17,9 @@ from converter.graph.sizes import Product, Shape, Size, named, product, reshaped
 Elements = tuple[Size | None, ...]
 
 _MOST_ELEMENTS: Final = 64  # of an integer tensor that may be a shape
-_ALL: Final = 1_000_000_000  # ends of slices from here on mean the end, whatever the size: TensorFlow's masks write this
+_ALL: Final = (
+    1_000_000_000  # ends of slices from here on mean the end, whatever the size: TensorFlow's masks write this
+)
 _INTEGERS: Final = frozenset({ir.DataType.INT32, ir.DataType.INT64})
 
 

@@ -64,7 +64,13 @@ def _moments(facts: Facts, node: ir.Node) -> Iterator[_Moments]:
         return
     x, mean = difference.inputs
     average = producer(mean, "ReduceMean")
-    if x is None or mean is None or average is None or average.inputs[0] is not x or not _over_last_axis(facts, average):
+    if (
+        x is None
+        or mean is None
+        or average is None
+        or average.inputs[0] is not x
+        or not _over_last_axis(facts, average)
+    ):
         return
     for total in computed_from(node.outputs[0], "Add", depth=1):
         numbers = [scalar(value) for value in total.producer().inputs]  # type: ignore[union-attr] # an Add made it
@@ -131,7 +137,13 @@ def _offset(terms: list[Term]) -> tuple[ir.Value, ...] | None:
 def _is_parameter(facts: Facts, x: ir.Value, value: ir.Value) -> bool:
     """Whether a value is a constant with an element for each of the last axis."""
     shape, whole = facts.shapes.get(value), facts.shapes.get(x)
-    if not shape or not whole or value.const_value is None or value.is_graph_input() or facts.types.get(value) != _DTYPE:
+    if (
+        not shape
+        or not whole
+        or value.const_value is None
+        or value.is_graph_input()
+        or facts.types.get(value) != _DTYPE
+    ):
         return False
     return isinstance(whole[-1], int) and shape[-1] == whole[-1] and all(size == 1 for size in shape[:-1])
 
@@ -147,9 +159,7 @@ def _replace(model: ir.Model, facts: Facts, moments: _Moments, affine: _Affine) 
     scale = affine.scale or add_constant(model, "layer_norm/ones", np.ones(width, np.float32))
     inputs = [moments.x, scale, *([] if affine.offset is None else [affine.offset])]
     name = f"{before.name}/layer_norm"
-    return bypass(
-        affine.output, insert(before, "LayerNormalization", inputs, name, axis=-1, epsilon=moments.epsilon)
-    )
+    return bypass(affine.output, insert(before, "LayerNormalization", inputs, name, axis=-1, epsilon=moments.epsilon))
 
 
 def _flatten_parameters(model: ir.Model) -> None:

@@ -4,7 +4,17 @@ from typing import Final
 
 import onnx_ir as ir
 
-from converter.graph.edit import Rewrite, Variables, add_constant, bypass, insert, integers, nodes_of, only_use, producer
+from converter.graph.edit import (
+    Rewrite,
+    Variables,
+    add_constant,
+    bypass,
+    insert,
+    integers,
+    nodes_of,
+    only_use,
+    producer,
+)
 from converter.graph.facts import Facts, gather_facts
 from converter.graph.sizes import Product, Shape, reshape_target
 from converter.graph.unused import remove_unused
@@ -30,21 +40,35 @@ def _shorten(model: ir.Model, facts: Facts, node: ir.Node) -> bool:
         return False
     if facts.shapes.get(source) == wanted:
         return bypass(output, source)
+    if source.is_initializer():
+        return _reshape_constant(node, source, wanted)
     first = source
     while (before := producer(first, *RESHAPING)) is not None and before.inputs[0] in facts.shapes:
         assert before.inputs[0] is not None  # noqa: S101 - it has a shape
         first = before.inputs[0]
         if facts.shapes[first] == wanted:
             return bypass(output, first)
-        if node.op_type != "Reshape" or only_use(source) is node:
-            target = reshape_target(facts.shapes[first], wanted)
-            if target is not None:
-                _read(model, node, first, target)
-                return True
-            if _copies_nothing(facts, node):
-                node.replace_input_with(0, first)
-                return True
+        target = reshape_target(facts.shapes[first], wanted)
+        if target is not None:
+            _read(model, node, first, target)
+            return True
+        if _copies_nothing(facts, node):
+            node.replace_input_with(0, first)
+            return True
     return False
+
+
+def _reshape_constant(node: ir.Node, source: ir.Value, wanted: Shape) -> bool:
+    """Give a constant that is read here alone the other shape; what lies in a file of its own stays there."""
+    tensor = source.const_value
+    sizes = [size for size in wanted if isinstance(size, int)]
+    if tensor is None or only_use(source) is not node or source.is_graph_input() or len(sizes) != len(wanted):
+        return False
+    if isinstance(tensor, ir.ExternalTensor) or tensor.dtype == ir.DataType.STRING:
+        return False
+    source.const_value = ir.tensor(tensor.numpy().reshape(sizes), dtype=tensor.dtype, name=source.name)
+    source.shape = ir.Shape(sizes)
+    return bypass(node.outputs[0], source)
 
 
 def _copies_nothing(facts: Facts, node: ir.Node) -> bool:

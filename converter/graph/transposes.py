@@ -69,7 +69,13 @@ def _before_merged(model: ir.Model, facts: Facts, node: ir.Node) -> bool:
     """Transpose the matrices of [batch, heads, rows, columns] before batch and heads are merged, rather than after."""
     source, order = node.inputs[0], permutation(node)
     before = producer(source, *RESHAPING)
-    if source is None or order != (0, 2, 1) or before is None or before.inputs[0] is None or only_use(source) is not node:
+    if (
+        source is None
+        or order != (0, 2, 1)
+        or before is None
+        or before.inputs[0] is None
+        or only_use(source) is not node
+    ):
         return False
     merged, whole, result = (facts.shapes.get(v) for v in (source, before.inputs[0], node.outputs[0]))
     if merged is None or whole is None or result is None or not _merges_leading(whole, merged):
