@@ -22,7 +22,7 @@ from converter.graph.edit import (
     producer,
     scalar,
 )
-from converter.graph.facts import Facts, gather_facts
+from converter.graph.facts import Facts
 from converter.graph.opset import may_raise, raise_opset
 from converter.graph.shapes import Origins, first_with_sizes, measured
 from converter.graph.sizes import Size
@@ -47,10 +47,9 @@ class _Attention:
     masks: list[ir.Value]
 
 
-def _apply(model: ir.Model, variables: Variables) -> int:
+def _apply(model: ir.Model, facts: Facts, variables: Variables) -> int:
     if not may_raise(model, OPSET):
         return 0
-    facts = gather_facts(model)
     origins = first_with_sizes(model, facts)
     done = 0
     for node in nodes_of(model, "Softmax"):

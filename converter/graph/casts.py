@@ -5,7 +5,7 @@ from typing import Final
 import onnx_ir as ir
 
 from converter.graph.edit import Rewrite, Variables, bypass, nodes_of, producer
-from converter.graph.facts import gather_facts
+from converter.graph.facts import Facts
 from converter.graph.unused import remove_unused
 
 # Dtypes that hold every value of another.
@@ -20,8 +20,8 @@ _HOLDS: Final = {
 }
 
 
-def _apply(model: ir.Model, variables: Variables) -> int:
-    types = gather_facts(model).types
+def _apply(model: ir.Model, facts: Facts, variables: Variables) -> int:
+    types = facts.types
     done = 0
     for node in nodes_of(model, "Cast"):
         source, output = node.inputs[0], node.outputs[0]

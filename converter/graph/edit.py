@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir as ir
 
+from converter.graph.facts import Facts
 from server.arrays import Array
 
 # By the name of an initializer, the names of the variables that it holds.
@@ -19,13 +20,13 @@ class Rewrite:
     Attributes:
         name: For reports and for leaving it out.
         brings: What it is good for, in a phrase.
-        apply: Changes the model in place and returns how often it found something to do. Initializers that hold
-            variables keep their elements in their order.
+        apply: Changes the model in place, given what is known of it, and returns how often it found something to do:
+            0 if it changed nothing. Initializers that hold variables keep their elements in their order.
     """
 
     name: str
     brings: str
-    apply: Callable[[ir.Model, Variables], int]
+    apply: Callable[[ir.Model, Facts, Variables], int]
 
 
 def nodes_of(model: ir.Model, *operators: str) -> Iterator[ir.Node]:
@@ -58,18 +59,14 @@ def scalar(value: ir.Value | None) -> float | None:
 def add_constant(model: ir.Model, hint: str, array: Array) -> ir.Value:
     """Add an initializer."""
     name, number = hint, 1
-    taken = model.graph.initializers.keys() | {value.name for value in model.graph.inputs} | _computed(model)
-    while name in taken:
+    taken = {value.name for value in model.graph.inputs}
+    while name in model.graph.initializers or name in taken:
         number += 1
         name = f"{hint}_{number}"
     value = ir.Value(name=name, const_value=ir.tensor(array, name=name))
     value.dtype, value.shape = ir.DataType.from_numpy(array.dtype), ir.Shape(array.shape)
     model.graph.register_initializer(value)
     return value
-
-
-def _computed(model: ir.Model) -> set[str | None]:
-    return {value.name for node in model.graph.all_nodes() for value in node.outputs}
 
 
 def bypass(old: ir.Value, new: ir.Value) -> bool:
@@ -84,7 +81,7 @@ def bypass(old: ir.Value, new: ir.Value) -> bool:
         name = old.name
         old.name = f"{name}_before"
         new.name = name
-        new.dtype, new.shape = old.dtype, old.shape
+        new.type, new.shape = old.type, old.shape
     ir.convenience.replace_all_uses_with(old, new, replace_graph_outputs=True)
     return True
 

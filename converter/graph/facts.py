@@ -70,7 +70,8 @@ def gather_facts(model: ir.Model) -> Facts:
     facts = Facts()
     for value in (*model.graph.inputs, *model.graph.initializers.values()):
         _declare(facts, value)
-    inferred = {value.name: value for value in _inferred(model)}
+    nested = any(attribute.type in _GRAPHS for node in model.graph for attribute in node.attributes.values())
+    inferred = {value.name: value for value in _inferred(model)} if nested else {}
     for node in model.graph:
         _infer(facts, node, model, inferred)
     return facts
@@ -91,7 +92,7 @@ def _declare(facts: Facts, value: ir.Value) -> None:
     if dtype is not None:
         facts.types[value] = dtype
     if shape is not None:
-        facts.shapes[value] = tuple(_size(facts, size) for size in shape)
+        facts.shapes[value] = tuple(_size(facts, size) for size in ir.Shape(shape))
     elements = constant_elements(value)
     if elements is not None and facts.rank(value) in {0, 1}:
         facts.elements[value] = elements
@@ -132,11 +133,12 @@ def without_weights(model: ir.Model) -> onnx.ModelProto:
             model.graph.initializers[name] = value
 
 
-def _infer(facts: Facts, node: ir.Node, model: ir.Model, inferred: Mapping[str | None, onnx.ValueInfoProto]) -> None:
+def _infer(facts: Facts, node: ir.Node, model: ir.Model, inferred: Mapping[str, onnx.ValueInfoProto]) -> None:
     for output in node.outputs:
-        if output.name in inferred:
+        if output.name and output.name in inferred:
             _take(facts, output, inferred[output.name].type)
-    if not any(attribute.type in _GRAPHS for attribute in node.attributes.values()):
+    nested = any(attribute.type in _GRAPHS for attribute in node.attributes.values())
+    if not nested and not _infer_elementwise(facts, node):
         _infer_with_onnx(facts, node, model)
     output = node.outputs[0]
     elements = _elements(facts, node)
@@ -148,6 +150,28 @@ def _infer(facts: Facts, node: ir.Node, model: ir.Model, inferred: Mapping[str |
 
 
 _GRAPHS: Final = (ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS)
+
+
+# What they give has the dtype and shape of what they take.
+_ELEMENTWISE: Final = frozenset({
+    "Abs", "Erf", "Exp", "Gelu", "Identity", "LayerNormalization", "Log", "Neg", "Pow", "Reciprocal", "Relu", "Sigmoid",
+    "Softmax", "Sqrt", "Tanh", "Add", "Div", "Mul", "Sub",
+})  # fmt: skip
+
+
+def _infer_elementwise(facts: Facts, node: ir.Node) -> bool:
+    """Answer for the commonest operators without asking ONNX: most of the time goes there."""
+    if node.op_type not in _ELEMENTWISE or node.domain or node.inputs[0] is None or len(node.outputs) != 1:
+        return False
+    whole = node.inputs[0]
+    others = [value for value in node.inputs[1:] if value is not None]
+    if node.op_type != "LayerNormalization" and any(
+        facts.shapes.get(o) not in {(), facts.shapes.get(whole)} for o in others
+    ):
+        return False
+    if whole in facts.shapes and whole in facts.types:
+        facts.types[node.outputs[0]], facts.shapes[node.outputs[0]] = facts.types[whole], facts.shapes[whole]
+    return whole in facts.shapes and whole in facts.types
 
 
 def _infer_with_onnx(facts: Facts, node: ir.Node, model: ir.Model) -> None:
@@ -210,7 +234,8 @@ def _same(facts: Facts, node: ir.Node) -> Elements | None:
 def _shape(facts: Facts, node: ir.Node) -> Elements | None:
     value = node.inputs[0]
     shape = None if value is None else facts.shapes.get(value)
-    start, end = node.attributes.get_int("start", 0), node.attributes.get_int("end", None)
+    start = node.attributes.get_int("start", 0)
+    end = node.attributes.get_int("end", 0) if "end" in node.attributes else None
     return None if shape is None else shape[start:end]
 
 
@@ -301,7 +326,7 @@ def _expand_shape(facts: Facts, node: ir.Node) -> Sequence[Size | None] | None:
         return None
     length = max(len(source), len(target))
     sides = [(1,) * (length - len(side)) + tuple(side) for side in (source, target)]
-    return [b if a == 1 else a if b == 1 or a == b or isinstance(a, int) else None for a, b in zip(*sides, strict=True)]
+    return [b if a == 1 else a if b in {1, a} or isinstance(a, int) else None for a, b in zip(*sides, strict=True)]
 
 
 def _filled_shape(facts: Facts, node: ir.Node) -> Sequence[Size | None] | None:

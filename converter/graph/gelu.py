@@ -12,7 +12,7 @@ import onnx_ir as ir
 
 from converter.graph.algebra import Term, computed_from, term_of, terms_of
 from converter.graph.edit import Rewrite, Variables, bypass, nodes_of, producer
-from converter.graph.facts import Facts, gather_facts
+from converter.graph.facts import Facts
 from converter.graph.opset import may_raise, raise_opset
 from converter.graph.unused import remove_unused
 
@@ -21,10 +21,9 @@ _CLOSE: Final = 1e-5  # constants are written in float32, and sometimes with few
 _CUBIC: Final = 0.044715
 
 
-def _apply(model: ir.Model, variables: Variables) -> int:
+def _apply(model: ir.Model, facts: Facts, variables: Variables) -> int:
     if not may_raise(model, OPSET):
         return 0
-    facts = gather_facts(model)
     done = 0
     for node in nodes_of(model, "Erf", "Tanh"):
         x = _argument(node)
@@ -77,7 +76,7 @@ def _gated(x: ir.Value, bent: ir.Value) -> Iterator[ir.Value]:
         if len(terms) == 2 and ones == [1.0] and bents == [sign]:
             for output in computed_from(total, "Mul", depth=2):
                 product = term_of(output, (x, total))
-                if product.holds({x: 1, total: 1}) and product.number == 0.5:  # noqa: RUF069 - a half is exact
+                if product.holds({x: 1, total: 1}) and product.number == 0.5:
                     yield output
 
 

@@ -1,7 +1,7 @@
 """LayerNormalization, of which TensorFlow exports a dozen operators.
 
-tf.nn.moments and tf.nn.batch_normalization over the last axis make `x·g + (β - mean·g)` with `g = γ / √(variance + ε)`,
-Keras 3 `x·g + (-mean·g + β)`; either may lack γ or β, and people write `(x - mean) / √(variance + ε) · γ + β`.
+tf.nn.moments and tf.nn.batch_normalization over the last axis make `x·g + (offset - mean·g)` with `g = scale / √(variance + ε)`,
+Keras 3 `x·g + (-mean·g + offset)`; either may lack scale or offset, and people write `(x - mean) / √(variance + ε) · scale + offset`.
 """
 
 import math
@@ -14,7 +14,7 @@ import onnx_ir as ir
 
 from converter.graph.algebra import Term, computed_from, term_of, terms_of
 from converter.graph.edit import Rewrite, Variables, add_constant, bypass, insert, nodes_of, producer, scalar
-from converter.graph.facts import Facts, constant_elements, gather_facts
+from converter.graph.facts import Facts, constant_elements
 from converter.graph.unused import remove_unused
 
 
@@ -38,16 +38,16 @@ class _Affine:
     offset: ir.Value | None
 
 
-def _apply(model: ir.Model, variables: Variables) -> int:
-    facts = gather_facts(model)
+def _apply(model: ir.Model, facts: Facts, variables: Variables) -> int:
     done = 0
     for node in nodes_of(model, "ReduceMean"):
         for moments in _moments(facts, node):
             found = [a for value in _after(moments) if (a := _affine(facts, moments, value)) is not None]
             if found:
                 done += _replace(model, facts, moments, found[-1])  # the last has most of it
-    remove_unused(model, variables)
-    _flatten_parameters(model)
+    if done:
+        remove_unused(model, variables)
+        _flatten_parameters(model)
     return done
 
 
@@ -94,7 +94,7 @@ def _after(moments: _Moments) -> Iterator[ir.Value]:
 def _affine(facts: Facts, moments: _Moments, value: ir.Value) -> _Affine | None:
     """Read a value as scale · (x - mean) / root + offset."""
     atoms = (moments.x, moments.mean, moments.deviation, moments.root)
-    minuend, subtrahend, whole, offsets = [], [], [], []
+    minuend, subtrahend, whole, offsets = list[Term](), list[Term](), list[Term](), list[Term]()
     for term in terms_of(value, atoms):
         parts = {moments.x: minuend, moments.mean: subtrahend, moments.deviation: whole}
         held = [part for atom, part in parts.items() if term.powers[atom] == 1]

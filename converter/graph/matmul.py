@@ -9,14 +9,13 @@ from typing import Final
 import onnx_ir as ir
 
 from converter.graph.edit import Rewrite, Variables, bypass, insert, nodes_of, producer
-from converter.graph.facts import Facts, gather_facts
+from converter.graph.facts import Facts
 from converter.graph.reshapes import RESHAPING, reshape
 from converter.graph.sizes import Shape, product
 from converter.graph.unused import remove_unused
 
 
-def _apply(model: ir.Model, variables: Variables) -> int:
-    facts = gather_facts(model)
+def _apply(model: ir.Model, facts: Facts, variables: Variables) -> int:
     done = 0
     for node in nodes_of(model, "MatMul"):
         done += _with_matrix(model, facts, node) or _batched(model, facts, node)

@@ -19,7 +19,7 @@ from converter.graph import (
     unused,
 )
 from converter.graph.edit import Rewrite, Variables
-from converter.graph.facts import without_weights
+from converter.graph.facts import Facts, gather_facts, without_weights
 
 # A change of any rewrite's results is a new version: what was converted with another is converted again.
 VERSION: Final = 1
@@ -74,25 +74,34 @@ def rewrite(
     applied: dict[str, int] = {}
     refused: dict[str, str] = {}
     idle: set[str] = set(without)  # what has nothing to do with the graph as it is
+    candidate, facts = _afresh(model)
     for one in [*rewrites] * _MOST_ROUNDS:
         if one.name in idle:
             continue
-        candidate = model.clone()
         try:
-            count = one.apply(candidate, variables)
+            count = one.apply(candidate, facts, variables)
             if count:
                 _require(model, candidate, variables)
         except (_Broken, ValueError, TypeError, LookupError, AttributeError, AssertionError) as error:
             # Whatever a rewrite stumbles over, the graph without it serves as well.
             refused[one.name] = f"{type(error).__name__}: {error}".removeprefix("_Broken: ")
-            count = 0
+            idle.add(one.name)
+            candidate, facts = _afresh(model)
+            continue
         if count:
             model = candidate
+            candidate, facts = _afresh(model)
             applied[one.name] = applied.get(one.name, 0) + count
             idle = {*without, *refused}
         else:
             idle.add(one.name)
     return Rewritten(model, applied, refused)
+
+
+def _afresh(model: ir.Model) -> tuple[ir.Model, Facts]:
+    """A copy of the model to work on, its weights shared, and what is known of it."""
+    copy = model.clone()
+    return copy, gather_facts(copy)
 
 
 def _require(before: ir.Model, after: ir.Model, variables: Variables) -> None:

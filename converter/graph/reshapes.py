@@ -15,7 +15,7 @@ from converter.graph.edit import (
     only_use,
     producer,
 )
-from converter.graph.facts import Facts, gather_facts
+from converter.graph.facts import Facts
 from converter.graph.sizes import Product, Shape, reshape_target
 from converter.graph.unused import remove_unused
 
@@ -23,8 +23,7 @@ from converter.graph.unused import remove_unused
 RESHAPING: Final = ("Reshape", "Squeeze", "Unsqueeze", "Flatten")
 
 
-def _apply(model: ir.Model, variables: Variables) -> int:
-    facts = gather_facts(model)
+def _apply(model: ir.Model, facts: Facts, variables: Variables) -> int:
     done = 0
     for node in nodes_of(model, *RESHAPING):
         done += _shorten(model, facts, node)

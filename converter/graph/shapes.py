@@ -11,7 +11,7 @@ import numpy as np
 import onnx_ir as ir
 
 from converter.graph.edit import Rewrite, Variables, add_constant, insert, integers, nodes_of, producer
-from converter.graph.facts import Facts, constant_elements, gather_facts
+from converter.graph.facts import Facts, constant_elements
 from converter.graph.sizes import Product, Size, named, reshape_target
 from converter.graph.unused import remove_unused
 
@@ -19,8 +19,7 @@ from converter.graph.unused import remove_unused
 Origins = Mapping[str, tuple[ir.Value, int]]
 
 
-def _apply(model: ir.Model, variables: Variables) -> int:
-    facts = gather_facts(model)
+def _apply(model: ir.Model, facts: Facts, variables: Variables) -> int:
     done = _fold_known(model, facts) + _fix_targets(model, facts) + _read_off(model, facts)
     remove_unused(model, variables)
     return done

@@ -12,13 +12,13 @@ from converter.graph.sizes import Shape, product
 from converter.graph.unused import remove_unused
 
 
-def _apply(model: ir.Model, variables: Variables) -> int:
+def _apply(model: ir.Model, facts: Facts, variables: Variables) -> int:
     done = 0
     for step in (_before_merged, _without_ones, _merged):
-        facts = gather_facts(model)
         count = sum(step(model, facts, node) for node in nodes_of(model, "Transpose"))
         if count:
             remove_unused(model, variables)
+            facts = gather_facts(model)
         done += count
     return done
 

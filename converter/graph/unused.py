@@ -6,11 +6,12 @@ import onnx_ir as ir
 from onnx_ir.passes import common
 
 from converter.graph.edit import Rewrite, Variables
+from converter.graph.facts import Facts
 
 _COMPARED_ELEMENTS: Final = 1024  # the exporter has merged larger ones
 
 
-def _apply(model: ir.Model, variables: Variables) -> int:
+def _apply(model: ir.Model, facts: Facts, variables: Variables) -> int:  # noqa: ARG001 - a rewrite's form
     before = len(model.graph) + len(model.graph.initializers)
     merge_constants(model, variables)
     common.IdentityEliminationPass()(model)
