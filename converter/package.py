@@ -61,20 +61,21 @@ def conversion_tools() -> dict[str, str]:
 def build(
     folder: Path,
     export: ExportResult,
+    simplified: Sequence[Simplified],
     definitions: Mapping[str, signature_pb2.SignatureDef],
     provenance: Provenance,
+    *,
     tolerance: Tolerance | None,
-    simplified: Sequence[Simplified],
 ) -> package_pb2.ModelPackage:
     """Write the graphs and golden arrays of a package, and describe them.
 
     Args:
         folder: The package's folder, empty.
         export: What the worker made, simplified or as it was.
+        simplified: What was done to the graph of each signature.
         definitions: The source's SignatureDefs by signature name.
         provenance: Where it comes from.
         tolerance: What outputs may differ by; None decides by their golden values.
-        simplified: What was done to the graph of each signature.
 
     Returns:
         The manifest, not yet written: files and proof are missing.

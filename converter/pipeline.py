@@ -205,7 +205,9 @@ def _convert(
         def build(simple: ExportResult, simplified: Sequence[Simplified]) -> package_pb2.ModelPackage:
             with writing(request.repository):
                 package.clear(folder)
-                manifest = package.build(folder, simple, definitions, provenance, request.tolerance, simplified)
+                manifest = package.build(
+                    folder, simple, simplified, definitions, provenance, tolerance=request.tolerance
+                )
                 package.write_manifest(folder, manifest)
             return manifest
 

@@ -35,6 +35,10 @@ class Term:
         """Its reciprocal; the number must not be 0."""
         return Term(1 / self.number, Counter({value: -power for value, power in self.powers.items()}))
 
+    def to_the(self, power: int) -> "Term":
+        """A whole power of it."""
+        return Term(self.number**power, Counter({value: own * power for value, own in self.powers.items()}))
+
     def holds(self, powers: dict[ir.Value, int]) -> bool:
         """Whether these are its values and powers."""
         return {value: power for value, power in self.powers.items() if power} == powers
@@ -49,7 +53,11 @@ def term_of(value: ir.Value, atoms: Collection[ir.Value] = (), depth: int = _DEE
     if value in atoms or node is None or not depth:
         return Term(powers=Counter([value]))
     operands = [term_of(operand, atoms, depth - 1) for operand in node.inputs if operand is not None]
-    match node.op_type:
+    return _combined(node.op_type, operands) or Term(powers=Counter([value]))
+
+
+def _combined(operator: str, operands: list[Term]) -> Term | None:
+    match operator:
         case "Mul":
             return operands[0].times(operands[1])
         case "Neg":
@@ -59,9 +67,8 @@ def term_of(value: ir.Value, atoms: Collection[ir.Value] = (), depth: int = _DEE
         case "Div" if operands[1].number:
             return operands[0].times(operands[1].inverse())
         case "Pow" if not operands[1].powers and operands[1].number in {2.0, 3.0}:
-            base, power = operands[0], int(operands[1].number)
-            return Term(base.number**power, Counter({v: p * power for v, p in base.powers.items()}))
-    return Term(powers=Counter([value]))
+            return operands[0].to_the(int(operands[1].number))
+    return None
 
 
 def terms_of(value: ir.Value, atoms: Collection[ir.Value] = (), depth: int = _DEEPEST) -> list[Term]:

@@ -25,7 +25,6 @@ from converter.graph.edit import (
 from converter.graph.facts import Facts
 from converter.graph.opset import may_raise, raise_opset
 from converter.graph.shapes import Origins, first_with_sizes, measured
-from converter.graph.sizes import Size
 from converter.graph.transposes import permutation
 from converter.graph.unused import merge_constants, remove_unused
 
@@ -180,10 +179,16 @@ def _mask(model: ir.Model, facts: Facts, before: ir.Node, found: _Attention, ori
     """All masks added, with the lengths that Attention wants: ONNX Runtime does not broadcast those."""
     name = f"{before.name}/attention/mask"
     lengths = (facts.shapes[found.queries][1], facts.shapes[found.keys][1])
-    masks = [
-        mask if facts.shapes[mask][-2:] == lengths else _expanded(model, before, mask, lengths, origins, name)
-        for mask in found.masks
-    ]
+    masks = list(found.masks)
+    if any(facts.shapes[mask][-2:] != lengths for mask in masks):
+        parts = [measured(model, before, length, origins, f"{name}/length_{n}") for n, length in enumerate(lengths)]
+        shape = insert(before, "Concat", parts, f"{name}/shape", axis=0)
+        masks = [
+            mask
+            if facts.shapes[mask][-2:] == lengths
+            else insert(before, "Expand", [mask, shape], f"{name}/expanded_{n}")
+            for n, mask in enumerate(masks)
+        ]
     total = masks[0]
     for number, mask in enumerate(masks[1:]):
         total = insert(before, "Add", [total, mask], f"{name}/sum_{number}")
@@ -191,19 +196,6 @@ def _mask(model: ir.Model, facts: Facts, before: ir.Node, found: _Attention, ori
     if rank == 3:  # [heads, …] for ONNX
         total = insert(before, "Unsqueeze", [total, add_constant(model, f"{name}/axis", integers(0))], f"{name}/whole")
     return total
-
-
-def _expanded(
-    model: ir.Model,
-    before: ir.Node,
-    mask: ir.Value,
-    lengths: tuple[Size, Size],
-    origins: Origins,
-    name: str,
-) -> ir.Value:
-    parts = [measured(model, before, length, origins, f"{name}/length_{n}") for n, length in enumerate(lengths)]
-    shape = insert(before, "Concat", parts, f"{name}/shape", axis=0)
-    return insert(before, "Expand", [mask, shape], f"{name}/expanded")
 
 
 REWRITE: Final = Rewrite("attention", "attention is one operator", _apply)

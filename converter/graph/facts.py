@@ -92,13 +92,13 @@ def _declare(facts: Facts, value: ir.Value) -> None:
     if dtype is not None:
         facts.types[value] = dtype
     if shape is not None:
-        facts.shapes[value] = tuple(_size(facts, size) for size in ir.Shape(shape))
+        facts.shapes[value] = tuple(_size(facts, size) for size in shape)
     elements = constant_elements(value)
     if elements is not None and facts.rank(value) in {0, 1}:
         facts.elements[value] = elements
 
 
-def _size(facts: Facts, dimension: int | ir.SymbolicDim) -> Size:
+def _size(facts: Facts, dimension: int | ir.SymbolicDimProtocol) -> Size:
     if isinstance(dimension, int):
         return dimension
     return named(dimension.value) if isinstance(dimension.value, str) else facts.unknown()
@@ -314,7 +314,7 @@ _ELEMENTS: Final[Mapping[str, Callable[[Facts, ir.Node], Elements | None]]] = {
 def _reshape_shape(facts: Facts, node: ir.Node) -> Sequence[Size | None] | None:
     source = None if node.inputs[0] is None else facts.shapes.get(node.inputs[0])
     target = _known(facts, node.inputs[1])
-    if source is None or target is None or node.attributes.get_int("allowzero", 0):
+    if source is None or target is None or node.attributes.get_int("allowzero", 0) == 1:
         return None
     return reshaped(source, target)
 

@@ -1,7 +1,8 @@
 """LayerNormalization, of which TensorFlow exports a dozen operators.
 
-tf.nn.moments and tf.nn.batch_normalization over the last axis make `x·g + (offset - mean·g)` with `g = scale / √(variance + ε)`,
-Keras 3 `x·g + (-mean·g + offset)`; either may lack scale or offset, and people write `(x - mean) / √(variance + ε) · scale + offset`.
+With `g = scale / √(variance + ε)`, tf.nn.moments and tf.nn.batch_normalization over the last axis make
+`x·g + (offset - mean·g)`, and Keras 3 `x·g + (-mean·g + offset)`; either may lack scale or offset. People also write
+`(x - mean) / √(variance + ε) · scale + offset`.
 """
 
 import math

@@ -66,7 +66,7 @@ def _lifted(model: ir.Model, facts: Facts, node: ir.Node, inputs: list[ir.Value]
     if flat.is_graph_output() or not readers or any(use.node.op_type not in RESHAPING for use in readers):
         return False
     lifted = insert(node, "MatMul", inputs, f"{flat.name}/whole")
-    restored = reshape(model, node, lifted, shape, facts.shapes[flat], f"{flat.name}/flat")
+    restored = reshape(model, node, lifted, shape=shape, wanted=facts.shapes[flat], name=f"{flat.name}/flat")
     return restored is not None and bypass(flat, restored)
 
 

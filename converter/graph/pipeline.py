@@ -9,7 +9,6 @@ import onnx_ir as ir
 
 from converter.graph import (
     attention,
-    casts,
     gelu,
     layer_norm,
     matmul,
@@ -28,7 +27,6 @@ REWRITES: Final[tuple[Rewrite, ...]] = (
     unused.REWRITE,
     shapes.REWRITE,
     reshapes.REWRITE,
-    casts.REWRITE,
     transposes.REWRITE,
     matmul.REWRITE,
     layer_norm.REWRITE,

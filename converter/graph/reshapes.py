@@ -1,5 +1,6 @@
 """Reshapes that undo or follow each other: one, or none."""
 
+from collections.abc import Iterator
 from typing import Final
 
 import onnx_ir as ir
@@ -37,24 +38,38 @@ def _shorten(model: ir.Model, facts: Facts, node: ir.Node) -> bool:
     wanted = facts.shapes.get(output)
     if wanted is None or source is None or output.is_graph_output():
         return False
-    if facts.shapes.get(source) == wanted:
-        return bypass(output, source)
-    if source.is_initializer():
+    if source.is_initializer() and facts.shapes.get(source) != wanted:
         return _reshape_constant(node, source, wanted)
-    first = source
-    while (before := producer(first, *RESHAPING)) is not None and before.inputs[0] in facts.shapes:
-        assert before.inputs[0] is not None  # noqa: S101 - it has a shape
-        first = before.inputs[0]
-        if facts.shapes[first] == wanted:
+    for first in _chain(facts, source):
+        if facts.shapes.get(first) == wanted:
             return bypass(output, first)
-        target = reshape_target(facts.shapes[first], wanted)
-        if target is not None:
-            _read(model, node, first, target)
-            return True
+    return any(_read(model, facts, node, first, wanted) for first in list(_chain(facts, source))[1:])
+
+
+def _chain(facts: Facts, value: ir.Value) -> Iterator[ir.Value]:
+    """A value, and what it was reshaped from, back to the first."""
+    yield value
+    while (before := producer(value, *RESHAPING)) is not None and before.inputs[0] in facts.shapes:
+        assert before.inputs[0] is not None  # noqa: S101 - it has a shape
+        value = before.inputs[0]
+        yield value
+
+
+def _read(model: ir.Model, facts: Facts, node: ir.Node, source: ir.Value, wanted: Shape) -> bool:
+    """Let a node reshape another value with the same elements."""
+    target = reshape_target(facts.shapes[source], wanted)
+    if target is None:
         if _copies_nothing(facts, node):
-            node.replace_input_with(0, first)
+            node.replace_input_with(0, source)
             return True
-    return False
+        return False
+    shape = add_constant(model, f"{node.outputs[0].name}/shape", integers(*target))
+    node.op_type = "Reshape"
+    node.attributes.clear()
+    node.resize_inputs(2)
+    node.replace_input_with(0, source)
+    node.replace_input_with(1, shape)
+    return True
 
 
 def _reshape_constant(node: ir.Node, source: ir.Value, wanted: Shape) -> bool:
@@ -76,17 +91,8 @@ def _copies_nothing(facts: Facts, node: ir.Node) -> bool:
     return target is not None and None not in target and 0 not in target
 
 
-def _read(model: ir.Model, node: ir.Node, source: ir.Value, target: list[int]) -> None:
-    shape = add_constant(model, f"{node.outputs[0].name}/shape", integers(*target))
-    node.op_type = "Reshape"
-    node.attributes.clear()
-    node.resize_inputs(2)
-    node.replace_input_with(0, source)
-    node.replace_input_with(1, shape)
-
-
 def reshape(
-    model: ir.Model, before: ir.Node, source: ir.Value, shape: Shape, wanted: Shape, name: str
+    model: ir.Model, before: ir.Node, source: ir.Value, *, shape: Shape, wanted: Shape, name: str
 ) -> ir.Value | None:
     """Insert a Reshape from one shape to another of as many elements.
 

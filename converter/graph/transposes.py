@@ -62,7 +62,7 @@ def _without_ones(model: ir.Model, facts: Facts, node: ir.Node) -> bool:
     if [wide[axis] for axis in real] != list(narrow):
         return False
     inner = [real.index(axis) for axis in order if axis in real]
-    return _transpose_first(model, node, before.inputs[0], inner, narrow, result)
+    return _transpose_first(model, node, before.inputs[0], order=inner, shape=narrow, wanted=result)
 
 
 def _before_merged(model: ir.Model, facts: Facts, node: ir.Node) -> bool:
@@ -82,7 +82,7 @@ def _before_merged(model: ir.Model, facts: Facts, node: ir.Node) -> bool:
         return False
     last = len(whole)
     inner = [*range(last - 2), last - 1, last - 2]
-    return _transpose_first(model, node, before.inputs[0], inner, whole, result)
+    return _transpose_first(model, node, before.inputs[0], order=inner, shape=whole, wanted=result)
 
 
 def _merges_leading(whole: Shape, merged: Shape) -> bool:
@@ -90,12 +90,13 @@ def _merges_leading(whole: Shape, merged: Shape) -> bool:
 
 
 def _transpose_first(
-    model: ir.Model, node: ir.Node, source: ir.Value, order: Sequence[int], shape: Shape, wanted: Shape
+    model: ir.Model, node: ir.Node, source: ir.Value, *, order: Sequence[int], shape: Shape, wanted: Shape
 ) -> bool:
-    output = node.outputs[0]
-    moved = insert(node, "Transpose", [source], f"{output.name}/moved", perm=list(order))
-    shaped = reshape(model, node, moved, tuple(shape[axis] for axis in order), wanted, f"{output.name}/shaped")
-    return shaped is not None and bypass(output, shaped)
+    name = node.outputs[0].name
+    moved = insert(node, "Transpose", [source], f"{name}/moved", perm=list(order))
+    permuted = tuple(shape[axis] for axis in order)
+    shaped = reshape(model, node, moved, shape=permuted, wanted=wanted, name=f"{name}/shaped")
+    return shaped is not None and bypass(node.outputs[0], shaped)
 
 
 REWRITE: Final = Rewrite("transposes", "transposes that undo or follow each other are one, or none", _apply)

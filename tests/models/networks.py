@@ -27,7 +27,7 @@ def disturb(variables: list[Any], scale: float = 0.02) -> None:
 
 
 def bert(folder: Path, **config: int) -> None:
-    """transformers' TFBertModel: ids, mask and types of any batch and length to states and the pooled first one."""
+    """The TFBertModel of transformers: ids, mask and types of any batch and length to states and the pooled first."""
     from transformers import BertConfig, TFBertModel  # noqa: PLC0415 - seconds that the other networks do not need
 
     model = TFBertModel(BertConfig(**config))
