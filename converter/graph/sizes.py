@@ -82,4 +82,6 @@ def reshape_target(source: Shape, wanted: Shape) -> list[int] | None:
             target.append(0 if axis < len(source) and source[axis] == size else -1)
     if target.count(-1) > 1 or not math.prod(size for size in wanted if isinstance(size, int)):
         return None
+    if -1 not in target and product(source) != product(wanted):
+        return None
     return target if tuple(reshaped(source, target)) == wanted else None
