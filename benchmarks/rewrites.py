@@ -25,8 +25,9 @@ from converter.exported import ExportedSignature, ExportResult
 from converter.graph.pipeline import REWRITES, rewrite
 from examples.published_models import fetch
 from server.arrays import Array
-from server.backends.interface import GraphSpec, LoadedGraph
+from server.backends.interface import GraphSpec, LoadedGraph, TensorPort
 from server.backends.onnx_runtime import OnnxRuntimeBackend
+from server.wire.dtypes import of_dtype
 
 ROOT = Path(__file__).parent.parent
 RESULT = Path(__file__).parent / "results" / "rewrites.json"
@@ -94,7 +95,7 @@ def _times(
     """Milliseconds, and how much faster than as exported: medians over rounds that alternate."""
     case = max(signature.cases, key=lambda case: case.batch or 0)
     feeds = {name: case.inputs[alias] for alias, name in signature.inputs.items() if name is not None}
-    ports = tuple(TensorPort(name, tensor_type(array)) for name, array in feeds.items())
+    ports = tuple(TensorPort(name, of_dtype(array.dtype).number) for name, array in feeds.items())
     loaded: dict[str, LoadedGraph] = {}
     for key, (model, path) in graphs.items():
         ir.save(model, path)
