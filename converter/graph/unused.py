@@ -49,7 +49,8 @@ def _merge_nodes(model: ir.Model) -> None:
 
 
 _COMPARED: Final = frozenset({
-    ir.AttributeType.INT, ir.AttributeType.INTS, ir.AttributeType.FLOAT, ir.AttributeType.FLOATS, ir.AttributeType.STRING,
+    ir.AttributeType.INT, ir.AttributeType.INTS, ir.AttributeType.FLOAT, ir.AttributeType.FLOATS,
+    ir.AttributeType.STRING,
 })  # fmt: skip
 _RANDOM: Final = frozenset({
     "Bernoulli", "Dropout", "Multinomial", "RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike",
