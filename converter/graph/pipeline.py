@@ -26,9 +26,9 @@ VERSION: Final = 1
 REWRITES: Final[tuple[Rewrite, ...]] = (
     unused.REWRITE,
     shapes.REWRITE,
+    matmul.REWRITE,  # before reshapes: once flattening is merged with what comes before it, it is hard to tell
     reshapes.REWRITE,
     transposes.REWRITE,
-    matmul.REWRITE,
     layer_norm.REWRITE,
     gelu.REWRITE,
     attention.REWRITE,
