@@ -1,7 +1,6 @@
 """The exported graphs made cleaner (`graph`) before they become a package, with account of every variable."""
 
 import dataclasses
-import hashlib
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -52,16 +51,12 @@ def simplify(
     Returns:
         The export with the new graphs and an accordingly changed map of initializers, and what was done to each.
     """
-    done: dict[bytes, tuple[Path, Simplified]] = {}
     paths: list[Path] = []
     reports: list[Simplified] = []
     initializers: list[MappedInitializer] = []
     for index, signature in enumerate(export.signatures):
         mapped = [entry for entry in export.initializers if entry.onnx == index]
-        key = _key(signature.onnx) if len(export.signatures) > 1 else b""
-        if key not in done:
-            done[key] = _simplify_one(signature.onnx, _variables(mapped), without, rewrites)
-        path, report = done[key]
+        path, report = _simplify_one(signature.onnx, _variables(mapped), without, rewrites)
         paths.append(path)
         reports.append(report)
         initializers.extend(_remapped(path, mapped))
@@ -69,13 +64,6 @@ def simplify(
         dataclasses.replace(signature, onnx=path) for signature, path in zip(export.signatures, paths, strict=True)
     )
     return dataclasses.replace(export, signatures=signatures, initializers=tuple(initializers)), reports
-
-
-def _key(path: Path) -> bytes:
-    """The same for graphs that differ in nothing but their name; each its own if it has data beside it."""
-    model = onnx.load(path, load_external_data=False)
-    model.graph.name = path.name if any(tensor.external_data for tensor in model.graph.initializer) else ""
-    return hashlib.sha256(model.SerializeToString(deterministic=True)).digest()
 
 
 def _variables(mapped: Collection[MappedInitializer]) -> Variables:
