@@ -8,6 +8,7 @@ from pathlib import Path
 from google.protobuf import json_format
 
 from converter.exported import ExportedSignature, ExportResult, VariableInfo
+from converter.simplify import Simplified
 from converter.weights import store_graphs
 from protos.segue import package_pb2
 from protos.tensorflow import signature_pb2
@@ -19,7 +20,7 @@ from server.repository.package import SCHEMA_VERSION, file_digest
 
 REPORT = "report.md"
 # What decides the result of a conversion besides the source and the options.
-_TOOLS = ("tensorflow", "tf2onnx", "keras", "tf-keras", "onnx", "numpy", "segue-serving")
+_TOOLS = ("tensorflow", "tf2onnx", "keras", "tf-keras", "onnx", "onnx-ir", "numpy", "segue-serving")
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,15 +61,18 @@ def conversion_tools() -> dict[str, str]:
 def build(
     folder: Path,
     export: ExportResult,
+    simplified: Sequence[Simplified],
     definitions: Mapping[str, signature_pb2.SignatureDef],
     provenance: Provenance,
+    *,
     tolerance: Tolerance | None,
 ) -> package_pb2.ModelPackage:
     """Write the graphs and golden arrays of a package, and describe them.
 
     Args:
         folder: The package's folder, empty.
-        export: What the worker made.
+        export: What the worker made, simplified or as it was.
+        simplified: What was done to the graph of each signature.
         definitions: The source's SignatureDefs by signature name.
         provenance: Where it comes from.
         tolerance: What outputs may differ by; None decides by their golden values.
@@ -81,7 +85,7 @@ def build(
         schema_version=SCHEMA_VERSION,
         tools=provenance.tools,
         options=provenance.options,
-        opset=int(provenance.options["opset"]),
+        opset=max(graph.opset for graph in simplified),
         source=package_pb2.Source(
             kind=provenance.kind, digest=provenance.digest, label=provenance.label, bytes=provenance.size
         ),
@@ -96,6 +100,7 @@ def build(
         manifest.signatures.append(entry)
     save_arrays(folder / GOLDEN, arrays)
     _add_initializers(manifest, export, files)
+    _add_rewritings(manifest, simplified, files)
     return manifest
 
 
@@ -103,6 +108,12 @@ def copy_batching_parameters(source: Path, folder: Path) -> None:
     """Let a SavedModel's own parameters for TensorFlow Serving travel with it, if it has any."""
     if (source / BATCHING).is_file():
         (folder / BATCHING).write_bytes((source / BATCHING).read_bytes())
+
+
+def clear(folder: Path) -> None:
+    """Remove what an earlier attempt left in the package's folder."""
+    for path in folder.iterdir():
+        path.unlink()
 
 
 def write_manifest(folder: Path, manifest: package_pb2.ModelPackage) -> None:
@@ -182,6 +193,18 @@ def _add_initializers(manifest: package_pb2.ModelPackage, export: ExportResult, 
             reshaped=mapped.reshaped,
         )
     manifest.unmapped_variables.extend(_variable(variable) for variable in export.unmapped_variables)
+
+
+def _add_rewritings(manifest: package_pb2.ModelPackage, simplified: Sequence[Simplified], files: Sequence[str]) -> None:
+    for file, graph in dict(zip(files, simplified, strict=True)).items():
+        manifest.rewritings.add(
+            onnx_file=file,
+            opset=graph.opset,
+            nodes_before=graph.nodes_before,
+            nodes_after=graph.nodes_after,
+            applied=graph.applied,
+            left_out=graph.left_out,
+        )
 
 
 def _variable(info: VariableInfo) -> package_pb2.Variable:

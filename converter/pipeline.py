@@ -6,18 +6,22 @@ What is shown to people is the command line's business: each step is announced t
 import shutil
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
-from converter import deploy, package, prove, report
+from converter import deploy, package, report
 from converter.client import CallFailed, ServerUnreachable, connected
 from converter.errors import NotDeployed
 from converter.export import ExportJob, Progress, SampleInputs, run_export
+from converter.exported import ExportResult
+from converter.graph.pipeline import VERSION as REWRITES_VERSION
 from converter.inputs import inputs_digest, read_inputs
 from converter.interruption import undisturbed
 from converter.package import Provenance
+from converter.simplify import Simplified
+from converter.simplify_and_prove import simplify_and_prove
 from converter.sources.keras import KerasSource
 from converter.sources.recognise import Source, recognise
 from converter.sources.saved_model import SavedModelSource, read_saved_model, select_signatures
@@ -25,7 +29,6 @@ from converter.sources.warmup import read_warmup_requests
 from converter.worker.protocol import SourceKind
 from protos.segue import package_pb2
 from protos.tensorflow import signature_pb2
-from server.backends.onnx_runtime import OnnxRuntimeBackend
 from server.errors import DamagedPackage
 from server.parity import Tolerance
 from server.repository.folder import Publication, Repository, writing
@@ -199,26 +202,32 @@ def _convert(
         opset=OPSET,
         wall_seconds=request.wall_seconds,
     )
-    with steps.step("convert", "starting TensorFlow in a process of its own") as said:
-        with run_export(job, on_progress=on_progress) as export:
-            exported = read_saved_model(export.saved_model) if export.saved_model else source
-            definitions = _definitions(exported)
+    with ExitStack() as stack:
+        with steps.step("convert", "starting TensorFlow in a process of its own") as said:
+            export = stack.enter_context(run_export(job, on_progress=on_progress))
+            definitions = _definitions(read_saved_model(export.saved_model) if export.saved_model else source)
+            cases = sum(len(signature.cases) for signature in export.signatures)
+            said.append(f"ONNX opset {OPSET}, {len(export.signatures)} signature(s), {cases} golden cases")
+
+        def build(simple: ExportResult, simplified: Sequence[Simplified]) -> package_pb2.ModelPackage:
             with writing(request.repository):
-                manifest = package.build(folder, export, definitions, provenance, request.tolerance)
+                package.clear(folder)
+                manifest = package.build(
+                    folder, simple, simplified, definitions, provenance, tolerance=request.tolerance
+                )
                 package.copy_batching_parameters(source.path, folder)
                 package.write_manifest(folder, manifest)
-        cases = sum(len(signature.golden) for signature in manifest.signatures)
-        said.append(f"ONNX opset {OPSET}, {len(manifest.signatures)} signature(s), {cases} golden cases")
-    backend = OnnxRuntimeBackend("cpu")
-    with steps.step("prove", f"comparing {backend.name} with TensorFlow") as said:
-        prove.check_graphs(folder, sorted({signature.onnx_file for signature in manifest.signatures}))
-        proved = prove.prove(Package(request.name, 0, folder, manifest), backend)
-        package.record_proof(manifest, proved.proofs, proved.batching)
-        with writing(request.repository):
-            (folder / package.REPORT).write_text(report.markdown(request.name, manifest))
-            package.write_manifest(folder, manifest)
-        worst = max((proof.difference.max_absolute for proof in proved.proofs), default=0.0)
-        said.append(f"largest difference {worst:.1e}")
+            return manifest
+
+        with steps.step("prove", "simplifying the graphs, and comparing ONNX Runtime with TensorFlow") as said:
+            manifest, proved = simplify_and_prove(request.name, folder, export, build)
+            package.record_proof(manifest, proved.proofs, proved.batching)
+            with writing(request.repository):
+                (folder / package.REPORT).write_text(report.markdown(request.name, manifest))
+                package.write_manifest(folder, manifest)
+            worst = max((proof.difference.max_absolute for proof in proved.proofs), default=0.0)
+            nodes = [sum(getattr(r, side) for r in manifest.rewritings) for side in ("nodes_before", "nodes_after")]
+            said += [f"{nodes[0]:,} → {nodes[1]:,} nodes", f"largest difference {worst:.1e}"]
     return manifest
 
 
@@ -234,7 +243,12 @@ def _converted_before(versions: Mapping[int, Path], name: str, provenance: Prove
 
 
 def _provenance(request: Request, source: Source) -> Provenance:
-    options = {"opset": str(OPSET), "seed": str(request.seed), "tags": ",".join(request.tags)}
+    options = {
+        "opset": str(OPSET),
+        "rewrites": str(REWRITES_VERSION),
+        "seed": str(request.seed),
+        "tags": ",".join(request.tags),
+    }
     if request.signatures:
         options["signatures"] = ",".join(sorted(request.signatures))
     if request.inputs:

@@ -95,6 +95,10 @@ def markdown(name: str, manifest: package_pb2.ModelPackage) -> str:
         "## Variables",
         "",
         *_variable_lines(manifest),
+        "",
+        "## Graphs",
+        "",
+        *itertools.chain.from_iterable(map(_rewriting_lines, manifest.rewritings)),
     ]
     if manifest.notes:
         lines += ["", "## Notes", "", *(f"- {note}" for note in manifest.notes)]
@@ -115,6 +119,16 @@ def _variable_lines(manifest: package_pb2.ModelPackage) -> Iterator[str]:
     yield f"were or transposed: {_count(mapped.values()):,} of {elements:,} elements."
     for variable in unmapped.values():
         yield f"- folded or regrouped: `{variable.name}` {list(variable.shape)}"
+
+
+def _rewriting_lines(rewriting: package_pb2.Rewriting) -> Iterator[str]:
+    applied = ", ".join(f"{name} {times}" for name, times in sorted(rewriting.applied.items()))
+    yield (
+        f"- `{rewriting.onnx_file}`: opset {rewriting.opset}, {rewriting.nodes_before:,} nodes as exported, "
+        f"{rewriting.nodes_after:,} now. Rewrites and how often each applied: {applied or 'none'}."
+    )
+    for name, why in sorted(rewriting.left_out.items()):
+        yield f"- `{rewriting.onnx_file}` without {name}: {why}"
 
 
 def _count(variables: Iterable[package_pb2.Variable]) -> int:

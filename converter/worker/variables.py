@@ -144,15 +144,18 @@ def _order(variable: Array, value: Array) -> tuple[int, ...] | None:
         return own
     if variable.ndim > _MAX_PERMUTED_RANK:
         return None
+    # Orders that keep all axes first, for merging axes can make one order look like another.
     target = [size for size in value.shape if size != 1]
-    for order in itertools.permutations(own):
-        sizes = [variable.shape[axis] for axis in order if variable.shape[axis] != 1]
+    orders = sorted(itertools.permutations(own), key=lambda order: _sizes(variable, order) != target)
+    for order in orders:
         ones_stay = [axis for axis in order if variable.shape[axis] == 1] == [a for a in own if variable.shape[a] == 1]
-        if sizes == target and ones_stay:
-            moved = _bits(variable).transpose(order).reshape(value.shape)
-            if np.array_equal(moved, _bits(value)):
-                return order
+        if ones_stay and np.array_equal(_bits(variable).transpose(order).reshape(value.shape), _bits(value)):
+            return order
     return None
+
+
+def _sizes(variable: Array, order: Sequence[int]) -> list[int]:
+    return [variable.shape[axis] for axis in order if variable.shape[axis] != 1]
 
 
 def _bits(array: Array) -> Array:

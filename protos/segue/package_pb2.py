@@ -26,7 +26,7 @@ from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__
 from protos.tensorflow import signature_pb2 as protos_dot_tensorflow_dot_signature__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1aprotos/segue/package.proto\x12\x05segue\x1a\x1fgoogle/protobuf/timestamp.proto\x1a!protos/tensorflow/signature.proto\"\xe9\x03\n\x0cModelPackage\x12\x16\n\x0eschema_version\x18\x01 \x01(\r\x12+\n\x07\x63reated\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x1d\n\x06source\x18\x03 \x01(\x0b\x32\r.segue.Source\x12-\n\x05tools\x18\x04 \x03(\x0b\x32\x1e.segue.ModelPackage.ToolsEntry\x12\x31\n\x07options\x18\x05 \x03(\x0b\x32 .segue.ModelPackage.OptionsEntry\x12\r\n\x05opset\x18\x06 \x01(\r\x12\x1a\n\x05\x66iles\x18\x07 \x03(\x0b\x32\x0b.segue.File\x12$\n\nsignatures\x18\x08 \x03(\x0b\x32\x10.segue.Signature\x12(\n\x0cinitializers\x18\t \x03(\x0b\x32\x12.segue.Initializer\x12+\n\x12unmapped_variables\x18\n \x03(\x0b\x32\x0f.segue.Variable\x12\r\n\x05notes\x18\x0b \x03(\t\x1a,\n\nToolsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x1a.\n\x0cOptionsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"D\n\x06Source\x12\x0c\n\x04kind\x18\x01 \x01(\t\x12\x0e\n\x06\x64igest\x18\x02 \x01(\t\x12\r\n\x05label\x18\x03 \x01(\t\x12\r\n\x05\x62ytes\x18\x04 \x01(\x04\"3\n\x04\x46ile\x12\x0c\n\x04path\x18\x01 \x01(\t\x12\x0e\n\x06sha256\x18\x02 \x01(\t\x12\r\n\x05\x62ytes\x18\x03 \x01(\x04\"\xe4\x01\n\tSignature\x12\x0c\n\x04name\x18\x01 \x01(\t\x12/\n\rsignature_def\x18\x02 \x01(\x0b\x32\x18.tensorflow.SignatureDef\x12\x11\n\tonnx_file\x18\x03 \x01(\t\x12\x1e\n\x06inputs\x18\x04 \x03(\x0b\x32\x0e.segue.Binding\x12\x1f\n\x07outputs\x18\x05 \x03(\x0b\x32\x0e.segue.Binding\x12!\n\x08\x62\x61tching\x18\x06 \x01(\x0b\x32\x0f.segue.Batching\x12!\n\x06golden\x18\x07 \x03(\x0b\x32\x11.segue.GoldenCase\"r\n\x07\x42inding\x12\r\n\x05\x61lias\x18\x01 \x01(\t\x12\x11\n\tonnx_name\x18\x02 \x01(\t\x12#\n\ttolerance\x18\x03 \x01(\x0b\x32\x10.segue.Tolerance\x12 \n\x05proof\x18\x04 \x01(\x0b\x32\x11.segue.Difference\"/\n\tTolerance\x12\x10\n\x08\x61\x62solute\x18\x01 \x01(\x01\x12\x10\n\x08relative\x18\x02 \x01(\x01\"J\n\nDifference\x12\x14\n\x0cmax_absolute\x18\x01 \x01(\x01\x12\x14\n\x0cmax_relative\x18\x02 \x01(\x01\x12\x10\n\x08\x65lements\x18\x03 \x01(\x04\">\n\x08\x42\x61tching\x12\x11\n\tbatchable\x18\x01 \x01(\x08\x12\x0e\n\x06reason\x18\x02 \x01(\t\x12\x0f\n\x07\x64\x65rived\x18\x03 \x01(\x08\"\xea\x01\n\nGoldenCase\x12\x0e\n\x06origin\x18\x01 \x01(\t\x12\r\n\x05\x62\x61tch\x18\x02 \x01(\r\x12-\n\x06inputs\x18\x03 \x03(\x0b\x32\x1d.segue.GoldenCase.InputsEntry\x12/\n\x07outputs\x18\x04 \x03(\x0b\x32\x1e.segue.GoldenCase.OutputsEntry\x1a-\n\x0bInputsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x1a.\n\x0cOutputsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"{\n\x0bInitializer\x12\x11\n\tonnx_file\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\"\n\tvariables\x18\x03 \x03(\x0b\x32\x0f.segue.Variable\x12\x15\n\rtransposition\x18\x04 \x03(\r\x12\x10\n\x08reshaped\x18\x05 \x01(\x08\":\n\x08Variable\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05shape\x18\x02 \x03(\x03\x12\x11\n\ttrainable\x18\x03 \x01(\x08\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1aprotos/segue/package.proto\x12\x05segue\x1a\x1fgoogle/protobuf/timestamp.proto\x1a!protos/tensorflow/signature.proto\"\x8f\x04\n\x0cModelPackage\x12\x16\n\x0eschema_version\x18\x01 \x01(\r\x12+\n\x07\x63reated\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x1d\n\x06source\x18\x03 \x01(\x0b\x32\r.segue.Source\x12-\n\x05tools\x18\x04 \x03(\x0b\x32\x1e.segue.ModelPackage.ToolsEntry\x12\x31\n\x07options\x18\x05 \x03(\x0b\x32 .segue.ModelPackage.OptionsEntry\x12\r\n\x05opset\x18\x06 \x01(\r\x12\x1a\n\x05\x66iles\x18\x07 \x03(\x0b\x32\x0b.segue.File\x12$\n\nsignatures\x18\x08 \x03(\x0b\x32\x10.segue.Signature\x12(\n\x0cinitializers\x18\t \x03(\x0b\x32\x12.segue.Initializer\x12+\n\x12unmapped_variables\x18\n \x03(\x0b\x32\x0f.segue.Variable\x12\r\n\x05notes\x18\x0b \x03(\t\x12$\n\nrewritings\x18\x0c \x03(\x0b\x32\x10.segue.Rewriting\x1a,\n\nToolsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x1a.\n\x0cOptionsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\x99\x02\n\tRewriting\x12\x11\n\tonnx_file\x18\x01 \x01(\t\x12\r\n\x05opset\x18\x02 \x01(\r\x12\x14\n\x0cnodes_before\x18\x03 \x01(\r\x12\x13\n\x0bnodes_after\x18\x04 \x01(\r\x12.\n\x07\x61pplied\x18\x05 \x03(\x0b\x32\x1d.segue.Rewriting.AppliedEntry\x12/\n\x08left_out\x18\x06 \x03(\x0b\x32\x1d.segue.Rewriting.LeftOutEntry\x1a.\n\x0c\x41ppliedEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\r:\x02\x38\x01\x1a.\n\x0cLeftOutEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"D\n\x06Source\x12\x0c\n\x04kind\x18\x01 \x01(\t\x12\x0e\n\x06\x64igest\x18\x02 \x01(\t\x12\r\n\x05label\x18\x03 \x01(\t\x12\r\n\x05\x62ytes\x18\x04 \x01(\x04\"3\n\x04\x46ile\x12\x0c\n\x04path\x18\x01 \x01(\t\x12\x0e\n\x06sha256\x18\x02 \x01(\t\x12\r\n\x05\x62ytes\x18\x03 \x01(\x04\"\xe4\x01\n\tSignature\x12\x0c\n\x04name\x18\x01 \x01(\t\x12/\n\rsignature_def\x18\x02 \x01(\x0b\x32\x18.tensorflow.SignatureDef\x12\x11\n\tonnx_file\x18\x03 \x01(\t\x12\x1e\n\x06inputs\x18\x04 \x03(\x0b\x32\x0e.segue.Binding\x12\x1f\n\x07outputs\x18\x05 \x03(\x0b\x32\x0e.segue.Binding\x12!\n\x08\x62\x61tching\x18\x06 \x01(\x0b\x32\x0f.segue.Batching\x12!\n\x06golden\x18\x07 \x03(\x0b\x32\x11.segue.GoldenCase\"r\n\x07\x42inding\x12\r\n\x05\x61lias\x18\x01 \x01(\t\x12\x11\n\tonnx_name\x18\x02 \x01(\t\x12#\n\ttolerance\x18\x03 \x01(\x0b\x32\x10.segue.Tolerance\x12 \n\x05proof\x18\x04 \x01(\x0b\x32\x11.segue.Difference\"/\n\tTolerance\x12\x10\n\x08\x61\x62solute\x18\x01 \x01(\x01\x12\x10\n\x08relative\x18\x02 \x01(\x01\"J\n\nDifference\x12\x14\n\x0cmax_absolute\x18\x01 \x01(\x01\x12\x14\n\x0cmax_relative\x18\x02 \x01(\x01\x12\x10\n\x08\x65lements\x18\x03 \x01(\x04\">\n\x08\x42\x61tching\x12\x11\n\tbatchable\x18\x01 \x01(\x08\x12\x0e\n\x06reason\x18\x02 \x01(\t\x12\x0f\n\x07\x64\x65rived\x18\x03 \x01(\x08\"\xea\x01\n\nGoldenCase\x12\x0e\n\x06origin\x18\x01 \x01(\t\x12\r\n\x05\x62\x61tch\x18\x02 \x01(\r\x12-\n\x06inputs\x18\x03 \x03(\x0b\x32\x1d.segue.GoldenCase.InputsEntry\x12/\n\x07outputs\x18\x04 \x03(\x0b\x32\x1e.segue.GoldenCase.OutputsEntry\x1a-\n\x0bInputsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x1a.\n\x0cOutputsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"{\n\x0bInitializer\x12\x11\n\tonnx_file\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\"\n\tvariables\x18\x03 \x03(\x0b\x32\x0f.segue.Variable\x12\x15\n\rtransposition\x18\x04 \x03(\r\x12\x10\n\x08reshaped\x18\x05 \x01(\x08\":\n\x08Variable\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05shape\x18\x02 \x03(\x03\x12\x11\n\ttrainable\x18\x03 \x01(\x08\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -37,38 +37,48 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_MODELPACKAGE_TOOLSENTRY']._serialized_options = b'8\001'
   _globals['_MODELPACKAGE_OPTIONSENTRY']._loaded_options = None
   _globals['_MODELPACKAGE_OPTIONSENTRY']._serialized_options = b'8\001'
+  _globals['_REWRITING_APPLIEDENTRY']._loaded_options = None
+  _globals['_REWRITING_APPLIEDENTRY']._serialized_options = b'8\001'
+  _globals['_REWRITING_LEFTOUTENTRY']._loaded_options = None
+  _globals['_REWRITING_LEFTOUTENTRY']._serialized_options = b'8\001'
   _globals['_GOLDENCASE_INPUTSENTRY']._loaded_options = None
   _globals['_GOLDENCASE_INPUTSENTRY']._serialized_options = b'8\001'
   _globals['_GOLDENCASE_OUTPUTSENTRY']._loaded_options = None
   _globals['_GOLDENCASE_OUTPUTSENTRY']._serialized_options = b'8\001'
   _globals['_MODELPACKAGE']._serialized_start=106
-  _globals['_MODELPACKAGE']._serialized_end=595
-  _globals['_MODELPACKAGE_TOOLSENTRY']._serialized_start=503
-  _globals['_MODELPACKAGE_TOOLSENTRY']._serialized_end=547
-  _globals['_MODELPACKAGE_OPTIONSENTRY']._serialized_start=549
-  _globals['_MODELPACKAGE_OPTIONSENTRY']._serialized_end=595
-  _globals['_SOURCE']._serialized_start=597
-  _globals['_SOURCE']._serialized_end=665
-  _globals['_FILE']._serialized_start=667
-  _globals['_FILE']._serialized_end=718
-  _globals['_SIGNATURE']._serialized_start=721
-  _globals['_SIGNATURE']._serialized_end=949
-  _globals['_BINDING']._serialized_start=951
-  _globals['_BINDING']._serialized_end=1065
-  _globals['_TOLERANCE']._serialized_start=1067
-  _globals['_TOLERANCE']._serialized_end=1114
-  _globals['_DIFFERENCE']._serialized_start=1116
-  _globals['_DIFFERENCE']._serialized_end=1190
-  _globals['_BATCHING']._serialized_start=1192
-  _globals['_BATCHING']._serialized_end=1254
-  _globals['_GOLDENCASE']._serialized_start=1257
-  _globals['_GOLDENCASE']._serialized_end=1491
-  _globals['_GOLDENCASE_INPUTSENTRY']._serialized_start=1398
-  _globals['_GOLDENCASE_INPUTSENTRY']._serialized_end=1443
-  _globals['_GOLDENCASE_OUTPUTSENTRY']._serialized_start=1445
-  _globals['_GOLDENCASE_OUTPUTSENTRY']._serialized_end=1491
-  _globals['_INITIALIZER']._serialized_start=1493
-  _globals['_INITIALIZER']._serialized_end=1616
-  _globals['_VARIABLE']._serialized_start=1618
-  _globals['_VARIABLE']._serialized_end=1676
+  _globals['_MODELPACKAGE']._serialized_end=633
+  _globals['_MODELPACKAGE_TOOLSENTRY']._serialized_start=541
+  _globals['_MODELPACKAGE_TOOLSENTRY']._serialized_end=585
+  _globals['_MODELPACKAGE_OPTIONSENTRY']._serialized_start=587
+  _globals['_MODELPACKAGE_OPTIONSENTRY']._serialized_end=633
+  _globals['_REWRITING']._serialized_start=636
+  _globals['_REWRITING']._serialized_end=917
+  _globals['_REWRITING_APPLIEDENTRY']._serialized_start=823
+  _globals['_REWRITING_APPLIEDENTRY']._serialized_end=869
+  _globals['_REWRITING_LEFTOUTENTRY']._serialized_start=871
+  _globals['_REWRITING_LEFTOUTENTRY']._serialized_end=917
+  _globals['_SOURCE']._serialized_start=919
+  _globals['_SOURCE']._serialized_end=987
+  _globals['_FILE']._serialized_start=989
+  _globals['_FILE']._serialized_end=1040
+  _globals['_SIGNATURE']._serialized_start=1043
+  _globals['_SIGNATURE']._serialized_end=1271
+  _globals['_BINDING']._serialized_start=1273
+  _globals['_BINDING']._serialized_end=1387
+  _globals['_TOLERANCE']._serialized_start=1389
+  _globals['_TOLERANCE']._serialized_end=1436
+  _globals['_DIFFERENCE']._serialized_start=1438
+  _globals['_DIFFERENCE']._serialized_end=1512
+  _globals['_BATCHING']._serialized_start=1514
+  _globals['_BATCHING']._serialized_end=1576
+  _globals['_GOLDENCASE']._serialized_start=1579
+  _globals['_GOLDENCASE']._serialized_end=1813
+  _globals['_GOLDENCASE_INPUTSENTRY']._serialized_start=1720
+  _globals['_GOLDENCASE_INPUTSENTRY']._serialized_end=1765
+  _globals['_GOLDENCASE_OUTPUTSENTRY']._serialized_start=1767
+  _globals['_GOLDENCASE_OUTPUTSENTRY']._serialized_end=1813
+  _globals['_INITIALIZER']._serialized_start=1815
+  _globals['_INITIALIZER']._serialized_end=1938
+  _globals['_VARIABLE']._serialized_start=1940
+  _globals['_VARIABLE']._serialized_end=1998
 # @@protoc_insertion_point(module_scope)

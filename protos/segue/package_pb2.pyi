@@ -11,7 +11,7 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class ModelPackage(_message.Message):
-    __slots__ = ("schema_version", "created", "source", "tools", "options", "opset", "files", "signatures", "initializers", "unmapped_variables", "notes")
+    __slots__ = ("schema_version", "created", "source", "tools", "options", "opset", "files", "signatures", "initializers", "unmapped_variables", "notes", "rewritings")
     class ToolsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -37,6 +37,7 @@ class ModelPackage(_message.Message):
     INITIALIZERS_FIELD_NUMBER: _ClassVar[int]
     UNMAPPED_VARIABLES_FIELD_NUMBER: _ClassVar[int]
     NOTES_FIELD_NUMBER: _ClassVar[int]
+    REWRITINGS_FIELD_NUMBER: _ClassVar[int]
     schema_version: int
     created: _timestamp_pb2.Timestamp
     source: Source
@@ -48,7 +49,38 @@ class ModelPackage(_message.Message):
     initializers: _containers.RepeatedCompositeFieldContainer[Initializer]
     unmapped_variables: _containers.RepeatedCompositeFieldContainer[Variable]
     notes: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, schema_version: _Optional[int] = ..., created: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., source: _Optional[_Union[Source, _Mapping]] = ..., tools: _Optional[_Mapping[str, str]] = ..., options: _Optional[_Mapping[str, str]] = ..., opset: _Optional[int] = ..., files: _Optional[_Iterable[_Union[File, _Mapping]]] = ..., signatures: _Optional[_Iterable[_Union[Signature, _Mapping]]] = ..., initializers: _Optional[_Iterable[_Union[Initializer, _Mapping]]] = ..., unmapped_variables: _Optional[_Iterable[_Union[Variable, _Mapping]]] = ..., notes: _Optional[_Iterable[str]] = ...) -> None: ...
+    rewritings: _containers.RepeatedCompositeFieldContainer[Rewriting]
+    def __init__(self, schema_version: _Optional[int] = ..., created: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., source: _Optional[_Union[Source, _Mapping]] = ..., tools: _Optional[_Mapping[str, str]] = ..., options: _Optional[_Mapping[str, str]] = ..., opset: _Optional[int] = ..., files: _Optional[_Iterable[_Union[File, _Mapping]]] = ..., signatures: _Optional[_Iterable[_Union[Signature, _Mapping]]] = ..., initializers: _Optional[_Iterable[_Union[Initializer, _Mapping]]] = ..., unmapped_variables: _Optional[_Iterable[_Union[Variable, _Mapping]]] = ..., notes: _Optional[_Iterable[str]] = ..., rewritings: _Optional[_Iterable[_Union[Rewriting, _Mapping]]] = ...) -> None: ...
+
+class Rewriting(_message.Message):
+    __slots__ = ("onnx_file", "opset", "nodes_before", "nodes_after", "applied", "left_out")
+    class AppliedEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: int
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[int] = ...) -> None: ...
+    class LeftOutEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: str
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[str] = ...) -> None: ...
+    ONNX_FILE_FIELD_NUMBER: _ClassVar[int]
+    OPSET_FIELD_NUMBER: _ClassVar[int]
+    NODES_BEFORE_FIELD_NUMBER: _ClassVar[int]
+    NODES_AFTER_FIELD_NUMBER: _ClassVar[int]
+    APPLIED_FIELD_NUMBER: _ClassVar[int]
+    LEFT_OUT_FIELD_NUMBER: _ClassVar[int]
+    onnx_file: str
+    opset: int
+    nodes_before: int
+    nodes_after: int
+    applied: _containers.ScalarMap[str, int]
+    left_out: _containers.ScalarMap[str, str]
+    def __init__(self, onnx_file: _Optional[str] = ..., opset: _Optional[int] = ..., nodes_before: _Optional[int] = ..., nodes_after: _Optional[int] = ..., applied: _Optional[_Mapping[str, int]] = ..., left_out: _Optional[_Mapping[str, str]] = ...) -> None: ...
 
 class Source(_message.Message):
     __slots__ = ("kind", "digest", "label", "bytes")

@@ -30,6 +30,7 @@ def _mapped(model: onnx.ModelProto, *variables: Variable) -> dict[str, tuple[lis
         (lambda value: value.transpose(3, 2, 0, 1), [3, 2, 0, 1], False),
         (lambda value: value.reshape(12, 20), [], True),
         (lambda value: value.transpose(3, 2, 0, 1)[:, :, None], [3, 2, 0, 1], True),
+        (lambda value: value.transpose(1, 3, 0, 2).reshape(16, 15), [1, 3, 0, 2], True),
     ],
 )
 def test_layouts(made: object, order: list[int], reshaped: bool) -> None:  # noqa: FBT001 - a parameter of the test

@@ -1,0 +1,1 @@
+"""Tests of `converter.graph`, on graphs that TensorFlow and Keras really exported."""
