@@ -31,6 +31,8 @@ _OK = 0
 _NEVER = 1e15
 # Calls that gRPC may match with a request for one before the polling thread comes back for more.
 _REQUESTED = 8
+# Cancelled calls have this long to end.
+_LAST_SECONDS = 1.0
 # A polling thread that is away for longer than this is stood in for.
 _PATIENCE_SECONDS = 0.02
 
@@ -221,7 +223,8 @@ class RpcServer:
         """Take no more calls, and return when those that are open have ended.
 
         Args:
-            grace: Seconds that they have; then, or at once if None, they are cancelled.
+            grace: Seconds that they have; then, or at once if None, they are cancelled. One that still computes is
+                not waited for any longer.
         """
         if not self._started:
             return
@@ -231,7 +234,7 @@ class RpcServer:
                 self._server.shutdown(self._queue, _SHUTDOWN)
         if grace is None or not self._ended.wait(grace):
             self._server.cancel_all_calls()
-        self._ended.wait()
+            self._ended.wait(_LAST_SECONDS)
 
     @staticmethod
     def _bound(port: int, address: str) -> int:

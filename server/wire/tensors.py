@@ -94,18 +94,27 @@ class RawTensor:
     def nbytes(self) -> int:
         """Bytes that the array takes, with the strings that it refers to; known without a look at the values.
 
-        Numbers that lie in the request as they lie in an array are counted too, although they are not copied.
-
-        Raises:
-            MalformedTensor: There is no such array: its type is not served or its shape is impossible.
+        Numbers that lie in the request as they lie in an array are counted too, although they are not copied. What
+        `to_numpy` will refuse before it allocates anything, such as a few bytes that claim gibibytes, takes nothing.
         """
+        size = self._size()
+        refused = size > MAX_TENSOR_BYTES or (self.form.nbytes > MAX_FILLED_BYTES and self._is_short())
+        return 0 if refused else size
+
+    def _size(self) -> int:
+        """Bytes that an array of this form takes, be it made or refused."""
         form = self.form
-        if form.problem:
-            raise MalformedTensor(self.alias, form.problem)
         if form.kind is not STRING:
             return form.nbytes
         strings = form.count if self.source is Source.CONTENT else min(self.entries, form.count)
         return form.nbytes + strings * STRING_BYTES + (self.stop - self.start if strings else 0)
+
+    def _is_short(self) -> bool:
+        """Whether fewer values are there than the shape has, as far as that is known without a look at them."""
+        if self.source is Source.STRINGS:
+            return self.entries < self.form.count
+        is_raw = self.form.kind is not None and self.form.kind.encoding == "fixed"
+        return self.stop - self.start < (self.form.nbytes if is_raw else self.form.count)
 
     def to_numpy(self, *, max_tensor_bytes: int = MAX_TENSOR_BYTES) -> NDArray[Any]:
         """Make the array.
@@ -126,8 +135,8 @@ class RawTensor:
         """
         form = self.form
         kind = form.kind
-        if form.problem or kind is None or self.nbytes > max_tensor_bytes:
-            reason = form.problem or f"an array of {self.nbytes} bytes; {max_tensor_bytes} are the limit"
+        if form.problem or kind is None or self._size() > max_tensor_bytes:
+            reason = form.problem or f"an array of {self._size()} bytes; {max_tensor_bytes} are the limit"
             raise MalformedTensor(self.alias, reason)
         if kind is STRING:
             return self._strings(form)

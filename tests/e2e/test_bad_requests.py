@@ -188,16 +188,16 @@ def test_bad_requests_are_refused_and_leave_no_trace(
     assert good_answers(channel) == before
     assert resident_bytes(server.process.pid) - held < MAX_GROWTH
     after = series(server)
-    # New ones are those of a signature that was answered for the first time, and one counter and its time of birth for
-    # each code that a method has ended with.
-    counters = {name for name in after - known if name.startswith("segue_requests_")}
+    # New ones are those of a signature that was answered for the first time, and counters of the codes that a method
+    # and a model have ended with, each with its time of birth.
+    counters = {name for name in after - known if "request" in name and 'signature="' not in name}
     assert all('signature="' in name for name in after - known - counters), after - known
-    assert len(counters) <= 2 * len(ALLOWED) * len(REPLIES)
+    assert len(counters) <= 4 * len(ALLOWED) * len(REPLIES) * len(MODELS)
     labels = label_values(after)
-    assert labels["model"] <= {"", *MODELS}
+    assert labels["model"] | labels.get("model_name", set()) <= {"", "batched", *MODELS}
     assert labels["signature"] <= {"serving_default", *ECHOED, *FOREST}
     assert labels["version"] <= {"1", "2"}
-    assert labels["method"] <= {path.rpartition("/")[2] for path in REPLIES}
+    assert labels["method"] <= {path.rpartition("/")[2] for path in (*REPLIES, *STREAMS)}
     assert labels["code"] <= {code.name for code in ALLOWED}
 
 

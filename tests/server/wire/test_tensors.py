@@ -37,7 +37,10 @@ def test_large_values_are_not_copied() -> None:
 
 def test_a_tiny_request_cannot_claim_a_huge_array() -> None:
     """A claim above the limit is refused before anything is allocated, one at the limit is not."""
-    assert _claim(tensor_pb2.DT_UINT8, MAX_TENSOR_BYTES).nbytes == MAX_TENSOR_BYTES
+    assert _claim(tensor_pb2.DT_UINT8, MAX_FILLED_BYTES).nbytes == MAX_FILLED_BYTES
+    assert _claim(tensor_pb2.DT_UINT8, MAX_FILLED_BYTES + 1).nbytes == 0
+    assert _claim(tensor_pb2.DT_UINT8, MAX_TENSOR_BYTES + 1).nbytes == 0
+    assert _claim(tensor_pb2.DT_FLOAT, -1).nbytes == 0
     with pytest.raises(MalformedTensor, match="are the limit"):
         _claim(tensor_pb2.DT_UINT8, MAX_TENSOR_BYTES + 1).to_numpy()
     with pytest.raises(MalformedTensor, match="0 values for an array of"):
