@@ -1,0 +1,1 @@
+"""Tests of `benchmarks.selection_traces`."""
