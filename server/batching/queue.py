@@ -89,6 +89,11 @@ class Batcher:
         """Rows that wait now."""
         return self._queued_rows
 
+    @property
+    def largest(self) -> int:
+        """Rows of a batch at most."""
+        return self._largest
+
     def snapshot(self) -> Snapshot:
         """What was counted so far."""
         with self._lock:
