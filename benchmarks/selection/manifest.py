@@ -18,8 +18,10 @@ from benchmarks.selection.world import play
 
 # Written down before any policy was. Another value means another world, in which earlier results say nothing.
 SPECIFICATIONS = "cfbf505959001fec09b30b6adecb4bf952d1aa66e330fe89ec770fe51d9e1922"
-CONDITIONS = "3d0d9f3f4a00220227765de7856b8e816c1b534e21da358dc2a342c545fb99df"  # of the first seed of each family, for the arrays are large
-SCORES = "95779e777a8cdead96a5a788196fe87a3f7b9208fc7996e49e7441ded8565163"  # of one baseline on the same seeds: how the world plays and judges
+# Of the first seed of each family, for the arrays are large.
+CONDITIONS = "3d0d9f3f4a00220227765de7856b8e816c1b534e21da358dc2a342c545fb99df"
+# Of one baseline on the same seeds: how the world plays and judges.
+SCORES = "95779e777a8cdead96a5a788196fe87a3f7b9208fc7996e49e7441ded8565163"
 
 
 def specifications(scenarios: Iterable[Scenario]) -> str:

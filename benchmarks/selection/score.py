@@ -11,9 +11,9 @@ Definitions, per scenario:
 - *Exploration*: observed time of calibrations and exploring batches ÷ observed time of all runs.
 - *Batches until left*: of a degradation and a bucket whose last decision before was the degraded backend, the decisions
   for it that follow (exploration aside) until AWAY decisions in succession are for others, or until it heals or is no
-  longer the worse one. It is *clear* if serving takes CLEAR times as long as with the best other backend throughout,
-  or MILD times and its runs fail, which no noise does; else *mild* if MILD times. If it ends before it is left and within WITHIN batches, nothing can be said and it isn't
-  counted.
+  longer the worse one. It is *clear* if serving takes CLEAR times as long as with the best other backend throughout, or
+  MILD times and its runs fail, which noise never makes them; else it is *mild* if it takes MILD times as long. If it
+  ends before it is left and within WITHIN batches, nothing can be said and it isn't counted.
 
 The bar for leaving is 99 % of the clear ones, not all: with noise and spikes, a rule that surely leaves within 20
 batches also leaves when nothing happened. The longest is reported. Mild ones are reported without a bar: with a noise
