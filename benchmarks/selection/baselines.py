@@ -28,6 +28,8 @@ class Baseline:
 
     def choose(self, bucket: int, now: float, failed: Sequence[str]) -> Decision:  # noqa: ARG002 - part of the protocol
         """The first that has not failed."""
+        if not failed:
+            return Decision(self.present[0])
         return Decision(next(name for name in self.present if name not in failed))
 
     def observe(self, outcome: Outcome, now: float) -> None:

@@ -7,7 +7,7 @@ that luck in the noise is neither blamed nor praised; what the policy observes i
 
 import heapq
 from collections import deque
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -16,6 +16,7 @@ from benchmarks.selection.conditions import CALIBRATIONS, CELLS, ERROR_SHARE, Co
 from benchmarks.selection.interface import Calibration, Failure, Outcome, Policy
 
 NAMES = ("a", "b", "c", "d")
+INDEX = {name: j for j, name in enumerate(NAMES)}
 TICK = 1.0  # seconds between two questions to an idle policy
 
 
@@ -54,7 +55,6 @@ class Run(NamedTuple):
     end: float
     number: int
     batch: int  # -1 for a calibration
-    backend: int
     outcome: Outcome
     exploring: bool
     failed: tuple[str, ...]
@@ -69,14 +69,6 @@ def play(conditions: Conditions, policy: Policy) -> Record:
     return _Server(conditions, policy).serve()
 
 
-@dataclass
-class _Cache:
-    """How warm a backend is in a bucket."""
-
-    runs: int = 0
-    used: float = field(default=-np.inf)
-
-
 class _Server:
     def __init__(self, conditions: Conditions, policy: Policy) -> None:
         scenario, count = conditions.scenario, len(conditions.arrivals)
@@ -89,7 +81,9 @@ class _Server:
         self._noise: list[list[float]] = conditions.noise.tolist()
         self._failure = _failures(conditions)
         self._poison: list[bool] = conditions.poison.tolist()
-        self._caches = [[_Cache() for _ in scenario.backends] for _ in scenario.buckets]
+        # Runs since a bucket's cache was cold, and when the last one ended [k][j].
+        self._runs = [[0] * len(scenario.backends) for _ in scenario.buckets]
+        self._used = [[-np.inf] * len(scenario.backends) for _ in scenario.buckets]
         self._events = sorted(
             (moment, j, moment == span[0])
             for j, backend in enumerate(scenario.backends)
@@ -100,50 +94,59 @@ class _Server:
         self._present: set[str] = set()
         self._waiting: deque[int] = deque()
         self._running: list[Run] = []
-        self._free, self._arrived, self._started, self._calibrations = scenario.workers, 0, 0, 0
-        self._now = 0.0
+        self._free, self._started, self._calibrations = scenario.workers, 0, 0
+        self._now = self._next_state = 0.0
         self._record = Record([0] * count, [False] * count, [0.0] * count)
 
     def serve(self) -> Record:
-        count = len(self._arrivals)
+        """Go from one arrival or end of a run to the next."""
+        arrivals, running, waiting = [*self._arrivals, np.inf], self._running, self._waiting
+        arrived, count = 0, len(self._arrivals)
+        arrival = arrivals[0]
         while True:
-            self._tell_states()
-            while self._waiting and self._free:
-                self._start_batch(self._waiting.popleft(), (), exploring=False)
-            if self._arrived == count and not self._running:
+            if self._now >= self._next_state:
+                self._tell_states()
+            while waiting and self._free:
+                self._start_batch(waiting.popleft(), (), exploring=False)
+            if running:
+                end = running[0].end
+            elif arrived == count:
                 return self._record
-            pause = np.inf if self._running else self._idle()
-            arrival = self._arrivals[self._arrived] if self._arrived < count else np.inf
-            end = self._running[0].end if self._running else np.inf
-            self._now = min(arrival, end, pause)
-            if end == self._now:
-                self._finish(heapq.heappop(self._running))
-            elif arrival == self._now:
-                self._waiting.append(self._arrived)
-                self._arrived += 1
+            else:
+                end = self._idle()
+            if arrival < end:
+                self._now = arrival
+                waiting.append(arrived)
+                arrived += 1
+                arrival = arrivals[arrived]
+            else:
+                self._now = end
+                if running and running[0].end == end:
+                    self._finish(heapq.heappop(running))
 
     def _tell_states(self) -> None:
         while self._events and self._events[0][0] <= self._now:
             _, j, available = self._events.pop(0)
             (self._present.add if available else self._present.discard)(NAMES[j])
             self._policy.backend_state(NAMES[j], available=available, now=self._now)
+        self._next_state = self._events[0][0] if self._events else np.inf
 
     def _idle(self) -> float:
-        """Offer a calibration; returns when to ask again."""
+        """Offer a calibration; returns when it ends, or when to ask again."""
         wish = self._policy.idle(self._now)
         if wish is None:
             return self._now + TICK
         if wish.backend not in self._present or wish.bucket not in self._place:
             raise BrokenContractError(f"no {wish} at {self._now:.3f} s")
         self._start_calibration(wish)
-        return np.inf
+        return self._running[0].end
 
     def _start_batch(self, batch: int, failed: tuple[str, ...], *, exploring: bool) -> None:
         bucket = self._buckets[batch]
         name, explores = self._policy.choose(self._sizes[bucket], self._now, failed)
         if name not in self._present or name in failed:
             raise BrokenContractError(f"{name} at {self._now:.3f} s, available {self._present}, failed {failed}")
-        j = NAMES.index(name)
+        j = INDEX[name]
         if not failed:
             self._record.chosen[batch], self._record.exploring[batch] = j, explores
         failure = Failure.ERROR if self._poison[batch] else self._failure[batch][j]
@@ -151,10 +154,10 @@ class _Server:
         if not self._poison[batch]:
             self._record.cost[batch] += expected
         outcome = Outcome(batch, self._sizes[bucket], name, expected * self._noise[batch][j], failure)
-        self._run(batch, j, outcome, exploring=explores or exploring, failed=failed)
+        self._run(batch, bucket, j, outcome, exploring=explores or exploring, failed=failed)
 
     def _start_calibration(self, wish: Calibration) -> None:
-        bucket, j = self._place[wish.bucket], NAMES.index(wish.backend)
+        bucket, j = self._place[wish.bucket], INDEX[wish.backend]
         truth, turn = self._conditions, self._calibrations % CALIBRATIONS
         self._calibrations += 1
         where = min(int(self._now / truth.scenario.duration * CELLS), CELLS - 1), bucket, j
@@ -166,14 +169,16 @@ class _Server:
         seconds = truth.mean[where] * self._cold(bucket, j) * truth.calibration_noise[turn, j]
         seconds *= ERROR_SHARE if failure is Failure.ERROR else 1
         outcome = Outcome(None, wish.bucket, wish.backend, float(seconds), failure)
-        self._run(-1, j, outcome, exploring=True, failed=())
+        self._run(-1, bucket, j, outcome, exploring=True, failed=())
 
-    def _run(self, batch: int, j: int, outcome: Outcome, *, exploring: bool, failed: tuple[str, ...]) -> None:
+    def _run(
+        self, batch: int, bucket: int, j: int, outcome: Outcome, *, exploring: bool, failed: tuple[str, ...]
+    ) -> None:
         self._free -= 1
         self._started += 1
         end = self._now + outcome.seconds
-        self._caches[self._place[outcome.bucket]][j].used = end
-        heapq.heappush(self._running, Run(end, self._started, batch, j, outcome, exploring, failed))
+        self._used[bucket][j] = end
+        heapq.heappush(self._running, Run(end, self._started, batch, outcome, exploring, failed))
 
     def _finish(self, run: Run) -> None:
         record, outcome = self._record, run.outcome
@@ -195,11 +200,11 @@ class _Server:
 
     def _cold(self, bucket: int, j: int) -> float:
         """The factor of a run that starts now."""
-        backend, cache = self._backends[j], self._caches[bucket][j]
-        if self._now - cache.used > backend.cold_after:
-            cache.runs = 0
-        cache.runs += 1
-        return backend.cold_factor if cache.runs <= backend.cold_runs else 1.0
+        backend, runs = self._backends[j], self._runs[bucket]
+        if self._now - self._used[bucket][j] > backend.cold_after:
+            runs[j] = 0
+        runs[j] += 1
+        return backend.cold_factor if runs[j] <= backend.cold_runs else 1.0
 
 
 def _any_failure(error: float, not_finite: float) -> float:
@@ -213,4 +218,6 @@ def _failures(conditions: Conditions) -> list[list[Failure | None]]:
     codes = (conditions.luck < error).astype(int)
     codes[(codes == 0) & (conditions.luck < error + (1 - error) * not_finite)] = 2
     kinds = (None, Failure.ERROR, Failure.NOT_FINITE)
+    if not codes.any():
+        return [[None] * codes.shape[1]] * len(codes)
     return [[kinds[code] for code in row] for row in codes.tolist()]
