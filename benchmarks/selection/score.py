@@ -8,7 +8,9 @@ Definitions, per scenario:
 - *Allowed switches*: per bucket ALLOWED_PER_HOUR, and two for each change that hindsight needed. Two, for a change may
   be tried, taken back and made for good; four an hour, because a false alarm each quarter of an hour costs two
   decisions' worth of cold runs at most, and a person can still read the history.
-- *Exploration*: observed time of calibrations and exploring batches ÷ observed time of all runs.
+- *Exploration*: observed time of calibrations and exploring batches ÷ observed time of all runs. The bar is on
+  the 95th percentile: a scenario is an hour of a server that learns its backends anew, and no policy knows how long the
+  hour will be.
 - *Batches until left*: of a degradation and a bucket whose last decision before was the degraded backend, the decisions
   for it that follow (exploration aside) until AWAY decisions in succession are for others, or until it heals or is no
   longer the worse one. It is *clear* if serving takes CLEAR times as long as with the best other backend throughout, or
