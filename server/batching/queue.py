@@ -4,8 +4,8 @@ A request that finds a place free runs at once, in its own thread, so nothing is
 whoever finishes a run hands its place to the oldest that waits, whose thread then takes with it what may be joined and
 runs that. There is no thread of the queue's own, and no delay unless one is configured.
 
-Only rows of equal form are joined, and only where their outputs wanted are the same. How a batch is run is in running.py,
-and how a request ends in waiting.py. Pure threads and numpy; the clock is passed in.
+Only rows of equal form are joined, and only where their outputs wanted are the same. How a batch is run is in
+running.py, and how a request ends in waiting.py. Pure threads and numpy; the clock is passed in.
 """
 
 import threading

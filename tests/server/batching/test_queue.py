@@ -350,6 +350,55 @@ def test_a_delay_holds_for_what_waited_too(model: Model, pool: ThreadPoolExecuto
     assert model.batches == [2, 2, 2]
 
 
+@pytest.mark.parametrize(
+    ("parameters", "count"),
+    [
+        (BatchingParameters(2), 3),
+        (BatchingParameters(2, largest_request=4), 5),
+        (BatchingParameters(2, largest_request=4, enable_large_batch_splitting=True), 3),
+        (BatchingParameters(2, batch_timeout_micros=1), 1),
+    ],
+    ids=["larger than a batch", "larger than allowed", "to be split", "to be delayed"],
+)
+def test_what_may_not_run_at_once_is_not_tried(model: Model, parameters: BatchingParameters, count: int) -> None:
+    """The caller hears so; nothing was run, and no place is lost."""
+    model.gate.set()
+    batcher = Batcher(model.run, parameters)
+    assert [batcher.try_now(rows(*range(count)), ["y"]) for _ in range(3)] == [None] * 3
+    assert model.batches == []
+    assert batcher.snapshot() == Batcher(model.run, parameters).snapshot()
+    assert batcher.submit(rows(1), ["y"])[0].tolist() == [[2.0]]
+
+
+def test_nothing_is_tried_while_no_place_is_free(model: Model, pool: ThreadPoolExecutor) -> None:
+    """A request that need not wait does not overtake those that do, nor adds to them."""
+    batcher = Batcher(model.run, BatchingParameters())
+    first, submit = busy(batcher, model, pool)
+    waiting = submit(rows(1), ["y"])
+    assert batcher.try_now(rows(2), ["y"]) is None
+    assert batcher.snapshot().queued_rows == 1
+    model.gate.set()
+    assert [future.result(30)[0].tolist() for future in (first, waiting)] == [[[0.0]], [[2.0]]]
+    assert model.batches == [1, 1]
+
+
+def test_what_is_tried_is_filled_up(model: Model) -> None:
+    """A request that runs at once has its place, its padding and its count as any other; an error gives all back."""
+    model.gate.set()
+    batcher = Batcher(model.run, BatchingParameters(4, allowed_batch_sizes=(2, 4)))
+    answers = batcher.try_now(rows(1, 2, 3), ["y"])
+    assert answers is not None
+    assert answers[0].ravel().tolist() == [2.0, 4.0, 6.0]
+    with pytest.raises(InvalidRequest, match="minus one"):
+        batcher.try_now(rows(-1), ["y"])
+    answers = batcher.try_now(rows(4), ["y"])
+    assert answers is not None
+    assert answers[0].tolist() == [[8.0]]
+    assert model.batches == [4, 2, 2]
+    found = batcher.snapshot()
+    assert (sum(found.runs), found.rows, found.padding) == (3, 5, 3)
+
+
 def test_a_storm_is_answered_whole(model: Model, pool: ThreadPoolExecutor) -> None:
     """2,000 requests of several sizes from 32 threads: each gets exactly its own rows, in batches of legal size."""
     model.gate.set()
