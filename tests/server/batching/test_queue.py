@@ -1,6 +1,9 @@
 """Tests of `server.batching.queue`: real threads, a run that waits when told to, and a clock that stands still."""
 
+import contextlib
+import gc
 import threading
+import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
@@ -132,6 +135,40 @@ def test_only_the_request_at_fault_fails(model: Model, pool: ThreadPoolExecutor)
         waiting[1].result(30)
     assert waiting[2].result(30)[0].tolist() == [[6.0]]
     assert model.batches == [1, 3, 1, 1, 1]
+
+
+def test_a_failed_batch_frees_its_arrays() -> None:
+    """Also in the threads of those that waited, and without the cyclic collector."""
+    entered, gate = threading.Event(), threading.Event()
+    arrays: list[weakref.ref[Array]] = []
+
+    def run(feeds: Mapping[str, Array], _outputs: Sequence[str]) -> list[Array]:
+        entered.set()
+        assert gate.wait(30)
+        raise InvalidRequest(f"{len(feeds['x'])} rows")
+
+    def request() -> None:
+        feeds = rows(1)
+        arrays.append(weakref.ref(feeds["x"]))
+        with contextlib.suppress(InvalidRequest):
+            batcher.submit(feeds, ["y"])
+
+    batcher = Batcher(run, BatchingParameters())
+    threads = [threading.Thread(target=request) for _ in range(4)]
+    gc.collect()
+    gc.disable()
+    try:
+        threads[0].start()
+        assert entered.wait(30)
+        for thread in threads[1:]:
+            thread.start()
+        queued(batcher, 3)
+        gate.set()
+        for thread in threads:
+            thread.join(30)
+        assert [array() for array in arrays] == [None] * 4
+    finally:
+        gc.enable()
 
 
 def test_a_large_request_is_run_as_it_is(model: Model) -> None:
