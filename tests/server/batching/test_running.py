@@ -2,7 +2,7 @@
 
 import gc
 import weakref
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 import pytest
@@ -10,7 +10,7 @@ import pytest
 from server.arrays import Array
 from server.batching import joining
 from server.batching.parameters import BatchingParameters
-from server.batching.running import Runner
+from server.batching.running import Run, Runner
 from server.batching.waiting import Waiting
 from server.errors import InvalidRequest, OutOfMemory, SegueError
 
@@ -29,9 +29,9 @@ def waiting(*values: float) -> Waiting:
     return item
 
 
-def runner(run: Callable[[Mapping[str, Array], Sequence[str]], list[Array]] = run, **parameters: int) -> Runner:
+def runner(run: Run = run) -> Runner:
     """A runner whose clock stands still."""
-    return Runner(run, BatchingParameters(**parameters), lambda: 0.0)
+    return Runner(run, BatchingParameters(), lambda: 0.0)
 
 
 @pytest.fixture
