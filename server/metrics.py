@@ -115,6 +115,10 @@ class Metrics:
         elif status.state is State.END:
             self._forget(model, status.version)
 
+    def forgotten(self, model: str, version: int) -> None:
+        """See lifecycle.manager.Observer."""
+        self._state.remove_by_labels({"model": model, "version": str(version)})
+
     def load_failed(self, model: str) -> None:
         """Count a package that did not load."""
         self._failures.labels(model).inc()
