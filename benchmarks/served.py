@@ -16,6 +16,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from benchmarks.load import wait_until_serving
 from benchmarks.machine import describe
 from examples.demo import free_port, wait_until_listening
 from server.arrays import Array
@@ -84,6 +85,7 @@ def measure(folder: Path, rounds: int, seconds: float) -> list[dict[str, Any]]:
     rows = []
     try:
         wait_until_listening(process, port)
+        wait_until_serving(port)
         _child(["benchmarks.load", str(port), "1", "2", "3"], request)
         for callers in (1, 4, 16):
             pairs = []
