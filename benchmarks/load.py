@@ -9,6 +9,7 @@ import threading
 import time
 
 import grpc
+from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 METHOD = "/tensorflow.serving.PredictionService/Predict"
 
@@ -41,6 +42,14 @@ def run(port: int, concurrency: int, seconds: float, request: bytes, warm_ups: i
         "p50_us": ordered[len(ordered) // 2],
         "p99_us": ordered[len(ordered) * 99 // 100],
     }
+
+
+def wait_until_serving(port: int) -> None:
+    """Return when the server says that it serves."""
+    with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
+        for reply in health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest(), timeout=120):
+            if reply.status == health_pb2.HealthCheckResponse.SERVING:
+                return
 
 
 if __name__ == "__main__":

@@ -23,6 +23,7 @@ import grpc
 import numpy as np
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from benchmarks.load import wait_until_serving
 from benchmarks.machine import describe
 from examples.demo import free_port, wait_until_listening
 from server.wire.responses import encode_predict_request
@@ -153,19 +154,12 @@ def pinned_server(folder: Path) -> Iterator[tuple[int, int]]:
         os.sched_setaffinity(0, cores[1:] or cores)
     try:
         wait_until_listening(process, port)
-        _wait_until_serving(port)
+        wait_until_serving(port)
         yield port, process.pid
     finally:
         process.terminate()
         process.wait()
         os.sched_setaffinity(0, cores)
-
-
-def _wait_until_serving(port: int) -> None:
-    with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
-        for reply in health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest(), timeout=120):
-            if reply.status == health_pb2.HealthCheckResponse.SERVING:
-                return
 
 
 def _memory_mib(pid: int) -> float:

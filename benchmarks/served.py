@@ -16,13 +16,14 @@ import time
 from pathlib import Path
 from typing import Any
 
+from benchmarks.load import wait_until_serving
 from benchmarks.machine import describe
 from examples.demo import free_port, wait_until_listening
 from server.arrays import Array
+from server.backends.interface import GraphSpec
 from server.backends.onnx_runtime import OnnxRuntimeBackend
-from server.lifecycle.servable import load_servable
 from server.repository.package import Package, open_package
-from server.signatures import DEFAULT_SIGNATURE
+from server.signatures import DEFAULT_SIGNATURE, ServedSignature
 from server.wire.responses import encode_predict_request
 
 RESULT = Path(__file__).parent / "results" / "served.json"
@@ -47,15 +48,16 @@ def one_row(package: Package) -> dict[str, Array]:
 def in_process(folder: Path, callers: int, seconds: float) -> dict[str, float]:
     """So many threads call the runtime for one row at a time."""
     package = open_package(NAME, 1, folder)
-    servable = load_servable(package, OnnxRuntimeBackend("cpu")).servable
-    signature = servable.signature("")
+    signature = ServedSignature(next(s for s in package.manifest.signatures if s.name == DEFAULT_SIGNATURE))
+    inputs, ports = signature.ports()
+    graph = OnnxRuntimeBackend("cpu").load(GraphSpec(package.path / signature.onnx_file, inputs, ports))
     feeds, outputs = signature.bind(one_row(package)), list(signature.outputs.values())
     latencies: list[list[float]] = [[] for _ in range(callers)]
     end = time.perf_counter() + seconds
 
     def call(mine: list[float]) -> None:
         while (begin := time.perf_counter()) < end:
-            servable.run_alone(signature, feeds, outputs)
+            graph.run(feeds, outputs)
             mine.append(time.perf_counter() - begin)
 
     threads = [threading.Thread(target=call, args=(mine,)) for mine in latencies]
@@ -83,6 +85,7 @@ def measure(folder: Path, rounds: int, seconds: float) -> list[dict[str, Any]]:
     rows = []
     try:
         wait_until_listening(process, port)
+        wait_until_serving(port)
         _child(["benchmarks.load", str(port), "1", "2", "3"], request)
         for callers in (1, 4, 16):
             pairs = []

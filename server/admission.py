@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from server.errors import ExpiredInQueue, QueueFull, SegueError, TooLate, TooManyBytes
+from server.errors import CancelledInQueue, ExpiredInQueue, QueueFull, SegueError, TooLate, TooManyBytes
 
 logger = logging.getLogger(__name__)
 
@@ -76,14 +76,21 @@ class _Lane:
     offered: int = 0
     """Those of `waiting` that a thread may take now; with those that run they are at most the model's share."""
     running: int = 0
-    share: int = 1
+    share: int = 0
 
 
 class Workers:
     """Threads that run requests, turning from model to model so that none takes them all."""
 
     def __init__(
-        self, name: str, threads: int, *, waiting: int, share: int = 0, clock: Callable[[], float] = time.monotonic
+        self,
+        name: str,
+        threads: int,
+        *,
+        waiting: int,
+        share: int = 0,
+        paced: bool = True,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """Make workers; threads are started when they are first needed.
 
@@ -92,12 +99,14 @@ class Workers:
             threads: Requests in work at once.
             waiting: Requests of one model that may wait for a thread.
             share: Requests of one model in work at once; 0 is all.
+            paced: Whether the pace of a model's last requests tells how long its next ones take.
             clock: Seconds, for deadlines.
         """
         self._name = name
         self._threads = threads
         self._most_waiting = waiting
         self._share = share or threads
+        self._paced = paced
         self._clock = clock
         self._lock = threading.Lock()
         self._lanes: dict[str, _Lane] = {}
@@ -105,13 +114,15 @@ class Workers:
         self._idle: list[threading.Lock] = []
         self._started = 0
 
-    def submit(self, model: str, work: Work, at_once: int = 0) -> None:
+    def submit(self, model: str, work: Work, at_once: int | None = None, together: int = 1) -> None:
         """Have a request run; returns at once.
 
         Args:
             model: Whose request it is: the name of one that is loaded, so that made-up names take no memory.
             work: What to run.
-            at_once: Requests of that model that gain from being run beside each other; 0 is its share.
+            at_once: Requests of that model that gain from being run beside each other; 0 is its share, None is what it
+                was.
+            together: Requests of that model that one run may answer.
 
         Raises:
             QueueFull: As many requests of that model wait as may.
@@ -122,8 +133,9 @@ class Workers:
             lane = self._lanes.get(model)
             if lane is None:
                 lane = self._lanes[model] = _Lane(Pace(now))
-            lane.share = min(at_once or self._share, self._share)
-            self._admit(model, lane, work, now)
+            if at_once is not None or lane.share == 0:
+                lane.share = min(at_once or self._share, self._share)
+            self._admit(model, lane, work, now, together)
             lane.waiting.append(work)
             if not self._offer(lane):
                 return
@@ -136,10 +148,10 @@ class Workers:
         elif begin:
             threading.Thread(target=self._serve, name=f"{self._name}-{number}", daemon=True).start()
 
-    def waiting(self, model: str) -> int:
-        """Requests of a model that wait for a thread."""
-        lane = self._lanes.get(model)
-        return len(lane.waiting) if lane else 0
+    def waiting(self) -> int:
+        """Requests that wait for a thread now."""
+        with self._lock:
+            return sum(len(lane.waiting) for lane in self._lanes.values())
 
     def _offer(self, lane: _Lane) -> bool:
         """Let a thread take one more of a model's requests, if its share allows it. Called with the lock held."""
@@ -149,13 +161,14 @@ class Workers:
         self._ready.append(lane)
         return True
 
-    def _admit(self, model: str, lane: _Lane, work: Work, now: float) -> None:
+    def _admit(self, model: str, lane: _Lane, work: Work, now: float, together: int) -> None:
         """Refuse what would wait in vain. Called with the lock held."""
         lane.pace.pass_to(now, busy=lane.running > 0)
         if len(lane.waiting) >= self._most_waiting:
             raise QueueFull("The batch scheduling queue to which this task was submitted is full")
         ahead = lane.running + len(lane.waiting)
-        needed = _MARGIN * lane.pace.seconds_for(ahead + 1) if ahead else 0.0
+        # Those that one run may answer need not wait for one another, whatever the pace was when each came alone.
+        needed = _MARGIN * lane.pace.seconds_for(ahead + 1) if self._paced and ahead >= together else 0.0
         if now + needed > work.deadline:
             left = max(0.0, work.deadline - now)
             raise TooLate(
@@ -173,14 +186,23 @@ class Workers:
                 continue
             lane, work = taken
             try:
-                if work.cancelled or work.deadline <= self._clock():
-                    work.refuse(ExpiredInQueue("Run() timeout exceeded while waiting in batching queue"))
-                else:
-                    work.run()
+                ran = self._run(work)
             except Exception:
                 logger.exception("a request ended without an answer")
+                ran = False
             del work, taken  # nothing of a request is kept while the thread sleeps
-            self._finish(lane)
+            self._finish(lane, ran=ran)
+
+    def _run(self, work: Work) -> bool:
+        """Run a request that somebody still waits for; returns whether somebody does."""
+        if work.cancelled:
+            work.refuse(CancelledInQueue("the client has gone"))
+        elif work.deadline <= self._clock():
+            work.refuse(ExpiredInQueue("Run() timeout exceeded while waiting in batching queue"))
+        else:
+            work.run()
+            return True
+        return False
 
     def _take(self, sleep: threading.Lock) -> tuple[_Lane, Work] | None:
         with self._lock:
@@ -193,9 +215,9 @@ class Workers:
             lane.running += 1
             return lane, lane.waiting.popleft()
 
-    def _finish(self, lane: _Lane) -> None:
+    def _finish(self, lane: _Lane, *, ran: bool) -> None:
         with self._lock:
-            lane.pace.pass_to(self._clock(), busy=True, done=1)
+            lane.pace.pass_to(self._clock(), busy=True, done=int(ran))
             lane.running -= 1
             self._offer(lane)  # this very thread takes it, or what is before it
 
@@ -228,6 +250,11 @@ class Budget:
             if others > 0 and self._held + size > self._most:
                 msg = f"requests in flight hold {others} of {self._most} bytes, and this one takes {size + own}"
                 raise TooManyBytes(msg)
+            self._held += size
+
+    def hold(self, size: int) -> None:
+        """Hold bytes that are there already, such as an answer's: so that they count for those who come."""
+        with self._lock:
             self._held += size
 
     def give_back(self, size: int) -> None:

@@ -44,6 +44,8 @@ MODEL = model_service_pb2.DESCRIPTOR.services_by_name["ModelService"]
 # Requests for metadata and status in work at once, and configurations that are waited for.
 _STATUS_THREADS = 4
 _RELOAD_THREADS = 4
+# Parsed, an Example takes about so many times its bytes.
+_EXAMPLE_WEIGHT = 8
 # For runs that cannot be stopped, after their clients are gone.
 _LAST_SECONDS = 2.0
 
@@ -100,7 +102,7 @@ class Server:
         except InvalidRequest as error:
             raise ServerStartError(error.message) from error
         self._watchers, self._stop_tracing = _watchers(config)
-        self._health = Health((PREDICTION.full_name, MODEL.full_name))
+        self._health = Health((PREDICTION.full_name, MODEL.full_name), config.max_connections)
         self._reflection = Reflection((PREDICTION.full_name, MODEL.full_name, health.SERVICE))
         self._rpc = self._make_rpc_server()
         self.port = self._bind()
@@ -136,7 +138,7 @@ class Server:
         logger.info("draining: NOT_SERVING, still answering for %.1f s", self._config.lame_duck_seconds)
         hurry.wait(self._config.lame_duck_seconds)
         self._end_streams()
-        self._rpc.stop(self._config.grace_seconds)
+        self._rpc.stop(self._config.grace_seconds, hurry)
 
     def stop(self) -> None:
         """End at once what `drain` has not ended, and free everything."""
@@ -168,12 +170,14 @@ class Server:
         threads = config.request_threads
         share = max(1, threads * 3 // 4)  # the rest is left to other models
         models = Workers("model", threads, waiting=config.max_waiting_requests, share=share)
-        status = Workers("status", _STATUS_THREADS, waiting=config.max_waiting_requests)
-        reload = Workers("reload", _RELOAD_THREADS, waiting=_RELOAD_THREADS)
+        status = Workers("status", _STATUS_THREADS, waiting=config.max_waiting_requests, paced=False)
+        reload = Workers("reload", _RELOAD_THREADS, waiting=_RELOAD_THREADS, paced=False)
+        budget = Budget(config.max_bytes_in_flight)
+        self._metrics.watch_load(models.waiting, lambda: budget.held)
         edge = Edge(
             self._metrics,
             models,
-            Budget(config.max_bytes_in_flight),
+            budget,
             may_answer_here=rpc.may_answer_here,
             watchers=self._watchers,
             gate=self._security.gate,
@@ -181,10 +185,11 @@ class Server:
         prediction = PredictionService(self.models, self._metrics, tensor_content=config.tensor_content)
         edge.add_predictor(PREDICTION, "Predict", prediction)
         edge.add_service(PREDICTION, prediction.methods(), status)
-        edge.add_service(PREDICTION, InferenceService(self.models, self._metrics).methods(), models)
+        inference = InferenceService(self.models, self._metrics)
+        edge.add_service(PREDICTION, inference.methods(), models, lane_of=inference.model_of, weight=_EXAMPLE_WEIGHT)
         model = ModelService(self.models, self._metrics, self._reloader.apply if config.admin else None)
         edge.add_service(MODEL, {"GetModelStatus": model.get_model_status}, status)
-        edge.add_service(MODEL, model.admin_methods(), reload, model.error_replies())
+        edge.add_service(MODEL, model.admin_methods(), reload, error_replies=model.error_replies())
         edge.add_immediate(health.SERVICE, "Check", self._health.check)
         edge.add_watch(health.SERVICE, "Watch", self._health.watch)
         for service in reflection.SERVICES:

@@ -82,6 +82,13 @@ class Metrics:
         registry.register(self._batches)
         registry.register(_Requests(self))
 
+    def watch_load(self, waiting: Callable[[], int], held: Callable[[], int]) -> None:
+        """Tell how many requests wait for a thread, and how many bytes those in flight hold."""
+        gauge = Gauge("segue_waiting_requests", "Requests that wait for a thread.", registry=self.registry)
+        gauge.set_function(waiting)
+        gauge = Gauge("segue_bytes_in_flight", "Memory that requests in flight hold.", registry=self.registry)
+        gauge.set_function(held)
+
     def timer(self, model: str, version: int, signature: str, backend: str, method: str = "Predict") -> RequestTimer:
         """The series for requests to a loaded signature."""
         key = (model, version, signature, backend, method)
@@ -107,6 +114,10 @@ class Metrics:
             self.load_failed(model)
         elif status.state is State.END:
             self._forget(model, status.version)
+
+    def forgotten(self, model: str, version: int) -> None:
+        """See lifecycle.manager.Observer."""
+        self._state.remove_by_labels({"model": model, "version": str(version)})
 
     def load_failed(self, model: str) -> None:
         """Count a package that did not load."""

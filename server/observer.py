@@ -41,3 +41,7 @@ class Observer:
             "model %s version %d: the package that is in its folder now does not load; the one before serves on: %s",
             *(model, version, error.message),
         )
+
+    def forgotten(self, model: str, version: int) -> None:
+        """See lifecycle.manager.Observer."""
+        self._metrics.forgotten(model, version)

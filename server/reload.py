@@ -17,6 +17,9 @@ from server.repository.places import Places, Source
 
 logger = logging.getLogger(__name__)
 
+# How long the end of the server waits for the watch, which may hang in a disk that does not answer.
+_JOIN_SECONDS = 0.5
+
 
 class ConfigFile:
     """A model_config_file."""
@@ -138,10 +141,10 @@ class ConfigWatcher:
         self._thread.start()
 
     def stop(self) -> None:
-        """End the thread, if it was started."""
+        """End the thread, if it was started; one that hangs in a read is left behind."""
         self._stopping.set()
         if self._thread.is_alive():
-            self._thread.join()
+            self._thread.join(_JOIN_SECONDS)
 
     def poll(self) -> None:
         """Look once. What cannot be applied is said once in the log and tried again, for a label may wait for its time.
@@ -164,4 +167,7 @@ class ConfigWatcher:
 
     def _watch(self) -> None:
         while not self._stopping.wait(self._poll_seconds):
-            self.poll()
+            try:
+                self.poll()
+            except Exception:  # whatever one look ends with, the next one may go well
+                logger.exception("looking at %s failed unexpectedly; looking again", self._file.path)

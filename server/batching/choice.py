@@ -47,8 +47,14 @@ def choose(
     if file is not None:
         parameters = read_parameters(file)
         if max_batch_size is not None:
-            # Sizes that were allowed for another largest size say nothing about this one.
-            parameters = replace(parameters, max_batch_size=max_batch_size, allowed_batch_sizes=())
+            # Sizes that were allowed for another largest size say nothing about this one; a batch may be one request.
+            limit = parameters.largest_request
+            parameters = replace(
+                parameters,
+                max_batch_size=max_batch_size,
+                allowed_batch_sizes=(),
+                largest_request=None if limit is None else max(limit, max_batch_size),
+            )
     if batch_timeout_micros is not None:
         parameters = replace(parameters, batch_timeout_micros=batch_timeout_micros)
     if not per_model:

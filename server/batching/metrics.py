@@ -1,17 +1,16 @@
 """What Prometheus is told of the queues: it asks them, so that a request pays for no metric of theirs."""
 
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import accumulate
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from server.batching.queue import Batcher
-from server.batching.statistics import WAIT_SECONDS, Snapshot
+from server.batching.statistics import RUN_ROWS, WAIT_SECONDS
 
 _LABELS = ("model", "version", "signature")
-_ROWS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
 
 
 class BatchCollector(Collector):
@@ -42,15 +41,13 @@ class BatchCollector(Collector):
         for (model, version, signature), queue in queues.items():
             labels = (model, str(version), signature)
             found = queue.snapshot()
-            rows.add_metric(labels, _row_buckets(found), float(sum(size * n for size, n in found.runs.items())))
+            rows.add_metric(labels, _buckets(RUN_ROWS, found.runs), found.rows)
             padding.add_metric(labels, found.padding)
-            bounds = [*map(str, WAIT_SECONDS), "+Inf"]
-            waits.add_metric(labels, list(zip(bounds, accumulate(found.waits), strict=True)), found.waited)
+            waits.add_metric(labels, _buckets(WAIT_SECONDS, found.waits), found.waited)
             waiting.add_metric(labels, found.queued_rows)
         yield from (rows, padding, waits, waiting)
 
 
-def _row_buckets(found: Snapshot) -> list[tuple[str, float]]:
-    """Cumulative counts of runs by their rows."""
-    counts = [(str(bound), float(sum(n for size, n in found.runs.items() if size <= bound))) for bound in _ROWS]
-    return [*counts, ("+Inf", float(sum(found.runs.values())))]
+def _buckets(bounds: Sequence[float], counts: Sequence[int]) -> list[tuple[str, float]]:
+    """Cumulative counts by upper bounds, from those of each class."""
+    return list(zip([*map(str, bounds), "+Inf"], accumulate(counts), strict=True))

@@ -48,6 +48,8 @@ class BatchingParameters:
                 raise ValueError(f"{name} must be positive; was {getattr(self, name)}")
         if self.batch_timeout_micros < 0:
             raise ValueError(f"batch_timeout_micros must be non-negative; was {self.batch_timeout_micros}")
+        if self.largest_request is not None and self.largest_request < self.max_batch_size:
+            raise ValueError("largest_request must be as large as max_batch_size")
         sizes = self.allowed_batch_sizes
         if sizes and (sizes[-1] != self.max_batch_size or sizes[0] < 1 or list(sizes) != sorted(set(sizes))):
             raise ValueError("allowed_batch_sizes must be positive, increase, and end with max_batch_size")

@@ -4,15 +4,14 @@ A request that finds a place free runs at once, in its own thread, so nothing is
 whoever finishes a run hands its place to the oldest that waits, whose thread then takes with it what may be joined and
 runs that. There is no thread of the queue's own, and no delay unless one is configured.
 
-Only rows of equal form are joined, and only where their outputs wanted are the same. A batch that fails is run again
-request by request, so that only the request at fault fails. Pure threads and numpy; the clock is passed in.
+Only rows of equal form are joined, and only where their outputs wanted are the same. How a batch is run is in
+running.py, and how a request ends in waiting.py. Pure threads and numpy; the clock is passed in.
 """
 
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Hashable, Mapping, Sequence
-from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -20,10 +19,11 @@ from server import calls
 from server.arrays import Array
 from server.batching import joining
 from server.batching.parameters import BatchingParameters
+from server.batching.running import Run, Runner
 from server.batching.statistics import Snapshot, Statistics
-from server.errors import CancelledInQueue, ExpiredInQueue, InvalidRequest, QueueFull, RunFailed, SegueError
+from server.batching.waiting import Waiting, expired
+from server.errors import InvalidRequest, QueueFull, RunFailed
 
-Run = Callable[[Mapping[str, Array], Sequence[str]], list[Array]]
 Cancelled = Callable[[], bool]
 
 _FULL = "The batch scheduling queue to which this task was submitted is full"
@@ -32,29 +32,6 @@ _FULL = "The batch scheduling queue to which this task was submitted is full"
 def never_cancelled() -> bool:
     """For callers that cannot be cancelled."""
     return False
-
-
-@dataclass(slots=True, eq=False)
-class _Waiting:
-    """One request."""
-
-    feeds: Mapping[str, Array]
-    outputs: Sequence[str]
-    rows: int
-    deadline: float
-    cancelled: Cancelled
-    key: Hashable
-    since: float
-    wake: threading.Lock = field(default_factory=threading.Lock)
-    queued: bool = False
-    started: float = 0.0
-    answer: list[Array] | None = None
-    error: SegueError | None = None
-
-    def end(self, error: SegueError) -> None:
-        """Fail, and let the request's thread know."""
-        self.error = error
-        self.wake.release()
 
 
 class Batcher:
@@ -71,6 +48,7 @@ class Batcher:
             clock: Seconds, for deadlines.
         """
         self._run = run
+        self._runner = Runner(run, parameters, clock)
         self._parameters = parameters
         self._clock = clock
         self._at_once = parameters.batch_timeout_micros == 0
@@ -78,24 +56,21 @@ class Batcher:
         self._largest = parameters.max_batch_size
         self._lock = threading.Lock()
         self._arrived = threading.Condition(self._lock)
-        self._queue: deque[_Waiting] = deque()
+        self._queue: deque[Waiting] = deque()
         self._queued_rows = 0
         self._free = parameters.num_batch_threads
         self._gathering: set[Hashable] = set()
         self._statistics = Statistics()
 
     @property
-    def queued_rows(self) -> int:
-        """Rows that wait now."""
-        return self._queued_rows
+    def largest(self) -> int:
+        """Rows of a batch at most."""
+        return self._largest
 
     def snapshot(self) -> Snapshot:
         """What was counted so far."""
         with self._lock:
-            counted = self._statistics
-            return Snapshot(
-                dict(counted.runs), counted.padding, tuple(counted.waits), counted.waited, self._queued_rows
-            )
+            return self._statistics.snapshot(self._queued_rows)
 
     def submit(
         self,
@@ -152,9 +127,9 @@ class Batcher:
 
     def _run_filled_up(self, feeds: Mapping[str, Array], outputs: Sequence[str], rows: int) -> list[Array]:
         """Run one request that has a place, with rows added up to the next allowed size; give the place up."""
-        size = self._parameters.padded(rows) if rows else 0
+        size = self._runner.size(rows)
         try:
-            return [answer[:rows] for answer in self._run_rows([feeds], outputs, size)]
+            return self._runner.filled_up(feeds, outputs, rows)
         finally:
             self._leave(rows, size - rows)
 
@@ -170,7 +145,7 @@ class Batcher:
         if not parameters.enable_large_batch_splitting:
             answers = self._run(feeds, outputs)
             with self._lock:
-                self._statistics.runs[rows] += 1
+                self._statistics.has_run(rows, 0)
             return answers
         with self._lock:
             room = parameters.max_enqueued_batches * size - self._queued_rows
@@ -199,7 +174,7 @@ class Batcher:
         cancelled: Cancelled,
     ) -> list[Array]:
         form = joining.form(feeds, any_length=self._parameters.pad_variable_length_inputs)
-        item = _Waiting(feeds, outputs, rows, deadline, cancelled, (form, tuple(outputs)), self._clock())
+        item = Waiting(feeds, outputs, rows, deadline, cancelled, (form, tuple(outputs)), self._clock())
         with self._lock:
             leads = self._free > 0 and item.key not in self._gathering
             if leads:
@@ -210,12 +185,9 @@ class Batcher:
             self._lead(item)
         if (call := calls.current()) is not None:
             call.started = item.started
-        if item.error is not None:
-            raise item.error
-        assert item.answer is not None  # noqa: S101 - whoever runs a batch sets one of the two
-        return item.answer
+        return item.result()
 
-    def _enqueue(self, item: _Waiting) -> None:
+    def _enqueue(self, item: Waiting) -> None:
         """Put at the end of the queue. Called with the lock held."""
         parameters = self._parameters
         room = parameters.max_enqueued_batches * parameters.max_batch_size
@@ -231,20 +203,20 @@ class Batcher:
         self._queued_rows += item.rows
         self._arrived.notify_all()
 
-    def _wait(self, item: _Waiting) -> bool:
+    def _wait(self, item: Waiting) -> bool:
         """Wait until somebody has answered the request, or handed a place to it: then True."""
         left = item.deadline - self._clock()
         if not item.wake.acquire(timeout=max(0.0, min(left, threading.TIMEOUT_MAX))):
             with self._lock:
                 if item.queued:
                     self._remove([item])
-                    raise _expired()
+                    raise expired()
             item.wake.acquire()  # it was taken at the last moment: the answer, or a place, is on its way
-        return item.answer is None and item.error is None
+        return not item.done
 
-    def _lead(self, first: _Waiting) -> None:
+    def _lead(self, first: Waiting) -> None:
         """Run a batch that begins with a request which has a place; pass the place on."""
-        batch: list[_Waiting] = []
+        batch: list[Waiting] = []
         ran = (0, 0)
         try:
             with self._lock:
@@ -253,14 +225,15 @@ class Batcher:
                 batch = self._take(first)
                 self._hand_out()  # rows that would have been taken too, had there been room
             if batch:
-                ran = self._answer(batch, first)
+                ran = self._runner.answer(batch, first)
         finally:
             self._leave(*ran)
             for item in batch:
-                if item is not first and item.answer is None and item.error is None:
-                    item.end(RunFailed("the batch that this request was in came to no end"))
+                if item is not first and not item.done:
+                    item.fail(RunFailed("the batch that this request was in came to no end"))
+                    item.tell()
 
-    def _gather(self, first: _Waiting) -> None:
+    def _gather(self, first: Waiting) -> None:
         """Give more rows the configured time to arrive. Called with the lock held, which the waiting gives up."""
         room = self._parameters.max_batch_size - first.rows
         until = min(first.since + self._parameters.batch_timeout_micros / 1e6, first.deadline)
@@ -273,21 +246,20 @@ class Batcher:
         finally:
             self._gathering.discard(first.key)
 
-    def _take(self, first: _Waiting) -> list[_Waiting]:
+    def _take(self, first: Waiting) -> list[Waiting]:
         """Take what can be joined to a request that has a place. Called with the lock held."""
-        batch: list[_Waiting] = []
-        taken: list[_Waiting] = []
+        batch: list[Waiting] = []
+        taken: list[Waiting] = []
         rows = 0
         now = self._clock()
         for item in (first, *self._queue):
             if item.key != first.key:
                 continue
-            if gone := _gone(item, now):
+            if gone := item.gone(now):
                 taken.append(item)
-                if item is first:
-                    item.error = gone  # it is its thread that leads
-                else:
-                    item.end(gone)
+                item.fail(gone)
+                if item is not first:  # whose thread it is that leads
+                    item.tell()
             elif rows + item.rows <= self._parameters.max_batch_size:
                 taken.append(item)
                 batch.append(item)
@@ -296,7 +268,7 @@ class Batcher:
         self._remove([item for item in taken if item.queued])
         return batch
 
-    def _remove(self, items: Sequence[_Waiting]) -> None:
+    def _remove(self, items: Sequence[Waiting]) -> None:
         """Take requests out of the queue. Called with the lock held."""
         for item in items:
             item.queued = False
@@ -308,85 +280,23 @@ class Batcher:
         """Count a run, if there was one, and give its place up."""
         with self._lock:
             if rows:
-                self._statistics.runs[rows] += 1
-                self._statistics.padding += padding
+                self._statistics.has_run(rows, padding)
             self._free += 1
             if self._queue:
                 self._hand_out()
 
     def _hand_out(self) -> None:
         """Hand free places to the oldest that wait for nobody else to run them. Called with the lock held."""
-        taken: list[_Waiting] = []
+        taken: list[Waiting] = []
         for item in self._queue:
             if self._free == 0:
                 break
             if item.key in self._gathering:
                 continue
             taken.append(item)
-            if gone := _gone(item, self._clock()):
-                item.end(gone)
+            if gone := item.gone(self._clock()):
+                item.fail(gone)
             else:
                 self._free -= 1
-                item.wake.release()
+            item.tell()
         self._remove(taken)
-
-    def _answer(self, batch: Sequence[_Waiting], first: _Waiting) -> tuple[int, int]:
-        """Run a batch; if that fails, each request by itself. Returns rows and padding of the batch.
-
-        All but the first request, whose thread this is, are woken.
-        """
-        started = calls.now()
-        for item in batch:
-            item.started = started
-        rows = [item.rows for item in batch]
-        total = sum(rows)
-        size = self._parameters.padded(total) if total else 0
-        try:
-            answers = self._run_rows([item.feeds for item in batch], batch[0].outputs, size)
-        except SegueError as error:
-            self._answer_alone(batch, first, error)
-            return total, size - total
-        for item, answer in zip(batch, joining.split(answers, rows), strict=True):
-            item.answer = answer
-        for item in batch:
-            if item is not first:
-                item.wake.release()
-        return total, size - total
-
-    def _answer_alone(self, batch: Sequence[_Waiting], first: _Waiting, error: SegueError) -> None:
-        """After a batch has failed: find out which request is at fault."""
-        for item in batch:
-            problem: SegueError | None = error
-            if len(batch) > 1 and not (problem := _gone(item, self._clock())):
-                try:
-                    size = self._parameters.padded(item.rows) if item.rows else 0
-                    item.answer = [a[: item.rows] for a in self._run_rows([item.feeds], item.outputs, size)]
-                except SegueError as own:
-                    problem = own
-            item.error = problem
-            if item is not first:
-                item.wake.release()
-
-    def _run_rows(self, requests: Sequence[Mapping[str, Array]], outputs: Sequence[str], rows: int) -> list[Array]:
-        feeds = joining.join(requests, rows)
-        answers = self._run(feeds, outputs)
-        joined = len(requests) > 1 or feeds is not requests[0]
-        if joined and any(answer.shape[:1] != (rows,) for answer in answers):
-            raise RunFailed(
-                "Batched output tensor's 0th dimension does not equal the sum of the 0th dimension sizes of the input "
-                "tensors"
-            )
-        return answers
-
-
-def _gone(item: _Waiting, now: float) -> SegueError | None:
-    """Why a request need not be run any more, if so."""
-    if item.deadline <= now:
-        return _expired()
-    if item.cancelled():
-        return CancelledInQueue("the client cancelled the call while it waited in the batching queue")
-    return None
-
-
-def _expired() -> ExpiredInQueue:
-    return ExpiredInQueue("Run() timeout exceeded while waiting in batching queue")

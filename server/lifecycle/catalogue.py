@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from server.errors import ModelNotFound
-from server.lifecycle.labels import Labels, assign, version_of
+from server.lifecycle.labels import Labels, assign, check, version_of
 from server.lifecycle.plan import ModelPolicy
 from server.lifecycle.servable import Servable
 
@@ -24,27 +24,36 @@ class Snapshot:
 class Catalogue:
     """Finds the version that a request asks for."""
 
-    def __init__(self) -> None:
+    def __init__(self, policies: Mapping[str, ModelPolicy], *, early_labels: bool) -> None:
+        """Make a catalogue of nothing.
+
+        Args:
+            policies: those configured.
+            early_labels: see `server.lifecycle.labels.assign`.
+        """
+        self._early_labels = early_labels
         self.now = Snapshot()
+        self.replace({}, policies)
         self.starting = True
         """What shall be served at the start is not loaded yet."""
 
-    def replace(
-        self,
-        available: Mapping[str, Mapping[int, Servable]],
-        policies: Mapping[str, ModelPolicy],
-        *,
-        early_labels: bool,
-    ) -> None:
+    def replace(self, available: Mapping[str, Mapping[int, Servable]], policies: Mapping[str, ModelPolicy]) -> None:
         """Put another snapshot in place. Not to be called by two threads at once.
 
         Args:
             available: the versions that serve, by model.
             policies: those configured.
-            early_labels: see `server.lifecycle.labels.assign`.
         """
-        in_force = assign(policies, self.now.labels, available, early=early_labels)
+        in_force = assign(policies, self.now.labels, available, early=self._early_labels)
         self.now = Snapshot(available, in_force, policies)
+
+    def check(self, policies: Mapping[str, ModelPolicy]) -> None:
+        """See `server.lifecycle.labels.check`.
+
+        Raises:
+            LabelUnavailable: a label is given to a version that is not available.
+        """
+        check(policies, self.now.labels, self.now.available, early=self._early_labels)
 
     def acquire(self, name: str, version: int | None = None, label: str | None = None) -> Servable:
         """The version to answer with, leased: call its `release` when done.

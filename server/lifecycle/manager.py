@@ -17,6 +17,7 @@ from typing import Protocol
 from server.errors import ReloadOverdue, ReloadSuperseded, RunFailed, SegueError, StatusNotFound
 from server.lifecycle import labels
 from server.lifecycle.catalogue import Catalogue
+from server.lifecycle.news import News
 from server.lifecycle.plan import DEFAULT_POLICY, ModelPolicy, Step
 from server.lifecycle.record import Look, ModelRecord, look
 from server.lifecycle.servable import Loaded, Servable
@@ -36,7 +37,7 @@ _Looks = Mapping[str, tuple[Mapping[int, Look | None], Mapping[int, Look]]]
 
 
 class Observer(Protocol):
-    """Is told of every change; called from loading threads."""
+    """Is told of every change in its order; called by one thread at a time, which may be any."""
 
     def status_changed(self, model: str, status: VersionStatus) -> None:
         """A version has a new state."""
@@ -48,6 +49,10 @@ class Observer(Protocol):
 
     def not_replaced(self, model: str, version: int, error: SegueError) -> None:
         """A version serves on, though its folder now holds another package: that one does not load."""
+        ...
+
+    def forgotten(self, model: str, version: int) -> None:
+        """A version that has ended has no status any more."""
         ...
 
 
@@ -80,33 +85,28 @@ class ModelManager:
             source: what to watch.
             load: loads and proves a package; raises a SegueError if it cannot.
             observer: is told of every change.
-            policies: by model; a model without one has TensorFlow Serving's default, the latest version.
-            labels_before_versions: whether a label may be given to a version that is not available, as by TensorFlow
-                Serving's --allow_version_labels_for_unavailable_models. The labels in `policies` wait for their
-                versions all the same.
-            poll_seconds: how often to look; 0 looks once. TensorFlow Serving's --file_system_poll_wait_seconds has the
-                same default.
+            policies: by model, TensorFlow Serving's default is the latest version; their labels wait for versions.
+            labels_before_versions: TensorFlow Serving's --allow_version_labels_for_unavailable_models.
+            poll_seconds: TensorFlow Serving's --file_system_poll_wait_seconds, with its default; 0 looks once.
             load_threads: how many models may load at once; versions of one model never do.
             unload_seconds: how long a version that goes waits for its requests.
         """
         self._source = source
         self._policies = dict(policies or {})
-        self._labels_before_versions = labels_before_versions
         self._load = load
         self._observer = observer
+        self._news = News()
         self._poll_seconds = poll_seconds
         self._unload_seconds = unload_seconds
         self._pool = ThreadPoolExecutor(load_threads, thread_name_prefix="load")
         self._lock = threading.Lock()
         self._changed = threading.Condition(self._lock)
         self._models: dict[str, ModelRecord] = {}
-        self._catalogue = Catalogue()
+        self._catalogue = Catalogue(self._policies, early_labels=labels_before_versions)
         self._reloads = 0
         self._stopping = threading.Event()
         self._watcher = threading.Thread(target=self._watch, name="watch", daemon=True)
         self._scan_error = ""
-        with self._lock:
-            self._publish()
 
     def start(self) -> None:
         """Load what is there, wait until that is done, then keep watching in a thread."""
@@ -151,8 +151,7 @@ class ModelManager:
             LabelUnavailable: a label is given to a version that is not available; then nothing has changed.
         """
         with self._changed:
-            now = self._catalogue.now
-            labels.check(policies, now.labels, now.available, early=self._labels_before_versions)
+            self._catalogue.check(policies)
             before = self._names()
             self._source, self._policies = source, dict(policies)
             self._reloads += 1
@@ -238,8 +237,11 @@ class ModelManager:
             self._scan_error = ""
             looks = self._look(found)
             with self._lock:
-                if source is self._source:  # else it was replaced while we looked
-                    return self._begin_all(found, looks)
+                if source is not self._source:
+                    continue  # it was replaced while we looked
+                started = self._begin_all(found, looks)
+            self._news.tell()
+            return started
 
     def _watch(self) -> None:
         while not self._stopping.wait(self._poll_seconds):
@@ -276,7 +278,8 @@ class ModelManager:
         """Have one model brought up to its folders, unless that is under way. Called with the lock held."""
         if model.busy or self._stopping.is_set():
             return None
-        model.forget_old()
+        for version in model.forget_old():
+            self._news.add(partial(self._observer.forgotten, model.name, version))
         if self._next_step(model) is None:
             return None
         model.busy = True
@@ -319,9 +322,10 @@ class ModelManager:
             if self._stopping.is_set():
                 return
             replaces = version in model.servables
-        if not replaces:
-            self._move(model, version, State.START)
-            self._move(model, version, State.LOADING)
+            if not replaces:
+                self._set(model, version, State.START)
+                self._set(model, version, State.LOADING)
+        self._news.tell()
         try:
             loaded = self._load(open_package(model.name, version, folder))
         except SegueError as error:
@@ -333,57 +337,60 @@ class ModelManager:
             return
         with self._lock:
             old = model.servables.get(version)
-            if stopping := self._stopping.is_set():
+            if self._stopping.is_set():
                 old = loaded.servable  # nobody would unload it later
             else:
                 model.refused.pop(version, None)
                 model.servables[version] = loaded.servable
                 model.sources[version] = model.looks[version] = seen
+                self._news.add(partial(self._observer.loaded, loaded))
+                if not replaces:
+                    self._set(model, version, State.AVAILABLE)
                 self._publish()
-        if not stopping:
-            self._observer.loaded(loaded)
-        if not stopping and not replaces:
-            self._move(model, version, State.AVAILABLE)
-        elif old is not None:
+        self._news.tell()
+        if old is not None:
             let_go(old, self._unload_seconds)
 
     def _fail(self, model: ModelRecord, version: int, seen: Look, error: SegueError) -> None:
         with self._lock:
             model.refused[version] = model.looks[version] = seen
-            serves = version in model.servables
-        if serves:
-            self._observer.not_replaced(model.name, version, error)
-        elif model.statuses[version].state is State.LOADING:
-            self._move(model, version, State.END, error)
+            if version in model.servables:
+                self._news.add(partial(self._observer.not_replaced, model.name, version, error))
+            elif model.statuses[version].state is State.LOADING:
+                self._set(model, version, State.END, error)
+        self._news.tell()
 
     def _retire(self, model: ModelRecord, versions: tuple[int, ...], end: float | None = None) -> None:
         """Unload versions; for `end` see `let_go`."""
         for version in versions:
             with self._lock:
                 servable = model.servables.pop(version, None)
+                if servable is not None:
+                    self._set(model, version, State.UNLOADING)
                 self._publish()
                 named = [label for label, v in self._catalogue.now.labels.get(model.name, {}).items() if v == version]
             if servable is None:
                 continue  # the end of the server came first
             if named and not self._stopping.is_set():
                 logger.warning("model %s: version %d goes, which has the labels %s", model.name, version, named)
-            self._move(model, version, State.UNLOADING)
+            self._news.tell()
             let_go(servable, self._unload_seconds, partial(self._ended, model, version), end=end)
 
     def _ended(self, model: ModelRecord, version: int) -> None:
-        self._move(model, version, State.END)
         with self._lock:
+            self._set(model, version, State.END)
             self._begin(model)  # what has come under that number meanwhile was not loaded before its end
+        self._news.tell()
 
-    def _move(self, model: ModelRecord, version: int, state: State, error: SegueError | None = None) -> None:
-        with self._changed:
-            old = model.statuses.get(version)
-            new = VersionStatus(version) if old is None else old.moved(state, error)
-            model.statuses[version] = new
-            self._changed.notify_all()
-        self._observer.status_changed(model.name, new)
+    def _set(self, model: ModelRecord, version: int, state: State, error: SegueError | None = None) -> None:
+        """Move a version to a state; the caller has it told. Called with the lock held."""
+        old = model.statuses.get(version)
+        new = VersionStatus(version) if old is None else old.moved(state, error)
+        model.statuses[version] = new
+        self._changed.notify_all()
+        self._news.add(partial(self._observer.status_changed, model.name, new))
 
     def _publish(self) -> None:
         """Replace what requests read. Called with the lock held."""
         available = {m.name: dict(m.servables) for m in self._models.values() if m.servables}
-        self._catalogue.replace(available, self._policies, early_labels=self._labels_before_versions)
+        self._catalogue.replace(available, self._policies)

@@ -93,15 +93,21 @@ class ModelRecord:
         failed = [status for status in known if status.error is not None and status.version in self.folders]
         return next(iter(available + failed), None)
 
-    def forget_old(self) -> None:
-        """Forget versions without a folder: what they failed with at once, their ends when there are many."""
-        gone = [v for v, s in self.statuses.items() if s.state is State.END and v not in self.folders]
-        for version in sorted(gone)[:-_MAX_ENDED]:
+    def forget_old(self) -> list[int]:
+        """Forget versions without a folder: what they failed with at once, their ends when there are many.
+
+        Returns:
+            The versions whose statuses are forgotten.
+        """
+        gone = [v for v, s in sorted(self.statuses.items()) if s.state is State.END and v not in self.folders]
+        # An error is no news of what may yet come under that number.
+        failed = [v for v in gone if self.statuses[v].error is not None]
+        ended = [v for v in gone if self.statuses[v].error is None]
+        forgotten = failed + ended[:-_MAX_ENDED]
+        for version in forgotten:
             del self.statuses[version]
         for version in [v for v in self.refused if v not in self.folders]:
             del self.refused[version]
-            # Its error is no news of what may yet come under that number.
-            if version in self.statuses and self.statuses[version].error is not None:
-                del self.statuses[version]
         for version in [v for v in self.looks if v not in self.servables and v not in self.refused]:
             del self.looks[version]
+        return forgotten

@@ -73,9 +73,10 @@ class Servable:
             msg = f'Serving signature key "{wanted}" not found.'
             raise SignatureNotFound(msg) from None
 
-    def joins(self, signature: ServedSignature) -> bool:
-        """Whether requests to the signature are joined to batches."""
-        return signature.name in self._batchers
+    def rows_together(self, signature: ServedSignature) -> int:
+        """Rows of the signature's requests that one run may answer; 1 if they are not joined."""
+        batcher = self._batchers.get(signature.name)
+        return batcher.largest if batcher is not None else 1
 
     def run(
         self,
@@ -105,18 +106,19 @@ class Servable:
         except UnreadableText as error:
             raise UnreadableText(signature.alias_of(error.name), error.runtime) from error
 
-    def run_alone(self, signature: ServedSignature, feeds: Mapping[str, Array], outputs: Sequence[str]) -> list[Array]:
-        """Run the signature's graph for one request, without waiting for others.
+    def run_now(
+        self, signature: ServedSignature, feeds: Mapping[str, Array], outputs: Sequence[str]
+    ) -> list[Array] | None:
+        """Run the signature's graph if that need not wait for others; else None, at once.
 
         Raises:
             SegueError: See LoadedGraph.run.
         """
         batcher = self._batchers.get(signature.name)
         try:
-            if batcher is not None and len({array.shape[0] for array in feeds.values()}) == 1:
-                answers = batcher.try_now(feeds, outputs)
-                if answers is not None:
-                    return answers
+            if batcher is not None:
+                one_size = len({array.shape[0] for array in feeds.values()}) == 1
+                return batcher.try_now(feeds, outputs) if one_size else None
             return self._graphs[signature.onnx_file].run(feeds, outputs)
         except UnreadableText as error:
             raise UnreadableText(signature.alias_of(error.name), error.runtime) from error

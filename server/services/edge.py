@@ -14,7 +14,7 @@ from google.protobuf.descriptor import ServiceDescriptor
 from server import calls
 from server.admission import Budget, Workers
 from server.calls import Watcher
-from server.errors import MethodUnsupported, SegueError
+from server.errors import MalformedRequest, MethodUnsupported, SegueError
 from server.metrics import Metrics
 from server.services.authorisation import REFUSAL
 from server.services.exchange import ErrorReply, Exchange
@@ -25,8 +25,8 @@ Method = Callable[[bytes, Rpc], bytes]
 
 _NO_MESSAGE = MethodUnsupported("the method takes one message, and none came")
 
-# Larger requests are not even looked into by the polling thread.
-_SMALL_BYTES = 1 << 16
+MOST_BYTES = 1 << 16
+"""Of a request that is answered whatever else there is to do: it is parsed in the polling thread."""
 
 
 class Prediction(Protocol):
@@ -34,12 +34,16 @@ class Prediction(Protocol):
 
     model: str
 
-    def is_quick(self) -> bool:
-        """Whether it takes so little that handing it to another thread would take longer."""
+    def answer_now(self) -> bytes | None:
+        """Run it if it takes so little that handing it to another thread would take longer, and need not wait."""
         ...
 
     def at_once(self) -> int:
         """Requests of this kind that gain from being run beside each other; 0 if as many as there may be."""
+        ...
+
+    def together(self) -> int:
+        """Requests of this kind that one run may answer."""
         ...
 
     def memory(self) -> int:
@@ -60,6 +64,10 @@ class Predictor(Protocol):
 
     def model_of(self, data: bytes) -> str:
         """The name of the model that a request is for, if it is loaded and easily found; else "". Never raises."""
+        ...
+
+    def is_plain(self, data: bytes) -> bool:
+        """Whether a request is parsed in microseconds: one that is small, or like one that was parsed before."""
         ...
 
     def prepare(self, data: bytes, rpc: Rpc) -> Prediction:
@@ -117,20 +125,29 @@ class Edge:
         else:
             method(rpc)
 
-    def methods(self) -> list[str]:
-        """The full names of all methods, as in "/tensorflow.serving.PredictionService/Predict"."""
-        return sorted(path.decode() for path in self._methods)
-
     def add_service(
         self,
         service: ServiceDescriptor,
         methods: Mapping[str, Method],
         workers: Workers,
+        *,
         error_replies: Mapping[str, ErrorReply] | None = None,
+        lane_of: Callable[[bytes], str] | None = None,
+        weight: int = 1,
     ) -> None:
-        """Answer these methods of a service in workers; the others answer UNIMPLEMENTED."""
+        """Answer these methods of a service in workers; the others answer UNIMPLEMENTED.
+
+        Args:
+            service: Theirs.
+            methods: By name.
+            workers: Run them.
+            error_replies: Make the messages that go with errors, by name.
+            lane_of: Tells which model's turn a request takes; by default all take one.
+            weight: Bytes that a request holds for each of its own.
+        """
         for name, method in methods.items():
-            self._add_in_workers(service, name, method, (error_replies or {}).get(name), workers)
+            reply = (error_replies or {}).get(name)
+            self._add_in_workers(service, name, method, reply, workers, lane_of or _no_lane, weight)
 
     def add_predictor(self, service: ServiceDescriptor, name: str, predictor: Predictor) -> None:
         """Answer a method with predictions, in the polling thread if they are quick."""
@@ -167,6 +184,8 @@ class Edge:
             def then(data: bytes | None) -> None:
                 if data is None:
                     fail(_NO_MESSAGE)
+                elif len(data) > MOST_BYTES:
+                    fail(MalformedRequest(f"it has {len(data)} bytes; such a request has at most {MOST_BYTES}"))
                 else:
                     watch(rpc, data, fail)
 
@@ -192,13 +211,29 @@ class Edge:
     ) -> Exchange:
         """Begin an exchange; without a message it has ended already."""
         size = len(data) if data is not None else 0
-        exchange = Exchange(name, full_name, rpc, size, self._metrics, watchers=self._watchers, error_reply=error_reply)
+        exchange = Exchange(
+            name,
+            full_name,
+            rpc,
+            size,
+            metrics=self._metrics,
+            budget=self._budget,
+            watchers=self._watchers,
+            error_reply=error_reply,
+        )
         if data is None:
             exchange.fail(_NO_MESSAGE)
         return exchange
 
-    def _add_in_workers(
-        self, service: ServiceDescriptor, name: str, method: Method, error_reply: ErrorReply | None, workers: Workers
+    def _add_in_workers(  # noqa: PLR0917 - what `add_service` is told of one method
+        self,
+        service: ServiceDescriptor,
+        name: str,
+        method: Method,
+        error_reply: ErrorReply | None,
+        workers: Workers,
+        lane_of: Callable[[bytes], str],
+        weight: int,
     ) -> None:
         full_name = _full_name(service, name)
 
@@ -206,7 +241,8 @@ class Edge:
             def then(data: bytes | None) -> None:
                 exchange = self._exchange(name, full_name, rpc, data, error_reply)
                 if data is not None:
-                    self._submit(workers, "", exchange, len(data), lambda: method(data, rpc), _nothing)
+                    held = weight * len(data)
+                    self._submit(exchange, held, lambda: method(data, rpc), lane=lane_of(data), workers=workers)
                 calls.leave()
 
             rpc.receive(then)
@@ -215,24 +251,35 @@ class Edge:
 
     def _predict(self, predictor: Predictor, exchange: Exchange, data: bytes) -> None:
         """Answer a request here, or hand it over; in the polling thread."""
-        if len(data) > _SMALL_BYTES:
+        if not predictor.is_plain(data):
             answer = self._answer_large(predictor, exchange.rpc, data)
-            self._submit(self._workers, predictor.model_of(data), exchange, len(data), answer, _nothing)
+            self._submit(exchange, len(data), answer, lane=predictor.model_of(data))
             return
         try:
             prediction = predictor.prepare(data, exchange.rpc)
-            if prediction.is_quick() and self._may_answer_here():
-                try:
-                    exchange.reply(prediction.answer())
-                finally:
-                    prediction.release()
-                return
         except Exception as error:  # noqa: BLE001 - the outermost guard: see Exchange.fail
             exchange.fail(error)
             return
-        held = len(data) + prediction.memory()
-        model, at_once = prediction.model, prediction.at_once()
-        self._submit(self._workers, model, exchange, held, prediction.answer, prediction.release, at_once)
+        if self._may_answer_here():
+            try:
+                message = prediction.answer_now()
+            except Exception as error:  # noqa: BLE001 - the outermost guard: see Exchange.fail
+                prediction.release()
+                exchange.fail(error)
+                return
+            if message is not None:
+                prediction.release()
+                exchange.reply(message)
+                return
+        self._submit(
+            exchange,
+            len(data) + prediction.memory(),
+            prediction.answer,
+            lane=prediction.model,
+            release=prediction.release,
+            at_once=prediction.at_once(),
+            together=prediction.together(),
+        )
 
     def _answer_large(self, predictor: Predictor, rpc: Rpc, data: bytes) -> Callable[[], bytes]:
         """Leave it to a worker to look into a large request too."""
@@ -251,36 +298,40 @@ class Edge:
 
         return answer
 
-    def _submit(  # noqa: PLR0917 - the parts of one task
+    def _submit(
         self,
-        workers: Workers,
-        lane: str,
         exchange: Exchange,
         held: int,
         answer: Callable[[], bytes],
-        release: Callable[[], None],
-        at_once: int = 0,
+        *,
+        lane: str,
+        workers: Workers | None = None,
+        release: Callable[[], None] | None = None,
+        at_once: int | None = None,
+        together: int = 1,
     ) -> None:
         """Have workers answer. `release` is called once, whatever happens."""
 
         def let_go() -> None:
-            release()
+            if release is not None:
+                release()
             self._budget.give_back(held)
 
         try:
             self._budget.take(held)
         except SegueError as error:
-            release()
+            if release is not None:
+                release()
             exchange.fail(error)
             return
         try:
-            workers.submit(lane, exchange.to_run(answer, let_go), at_once)
+            (workers or self._workers).submit(lane, exchange.to_run(answer, let_go), at_once, together)
         except SegueError as error:
             exchange.refuse(error)
 
 
-def _nothing() -> None:
-    """Nothing is to be released."""
+def _no_lane(_data: bytes) -> str:
+    return ""
 
 
 def _full_name(service: ServiceDescriptor, name: str) -> str:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 import grpc
 
 from server import calls
+from server.admission import Budget
 from server.calls import Watcher
 from server.errors import QueueFull, SegueError
 from server.metrics import Metrics
@@ -17,6 +18,9 @@ logger = logging.getLogger(__name__)
 ErrorReply = Callable[[grpc.StatusCode, str], bytes]
 """Makes the message that goes with a status that is not OK, for methods whose message tells the status too."""
 
+# Smaller answers that a client does not take are bounded by its streams.
+_LARGE_REPLY = 1 << 14
+
 # A client that retries at once would only lengthen a queue that is full; gRPC's own clients heed this.
 _DO_NOT_RETRY: Metadata = (("grpc-retry-pushback-ms", "-1"),)
 
@@ -26,6 +30,7 @@ class Exchange:
 
     __slots__ = (
         "_answer",
+        "_budget",
         "_error_reply",
         "_let_go",
         "_metrics",
@@ -43,8 +48,9 @@ class Exchange:
         full_name: str,
         rpc: Rpc,
         size: int,
-        metrics: Metrics,
         *,
+        metrics: Metrics,
+        budget: Budget,
         watchers: Sequence[Watcher] = (),
         error_reply: ErrorReply | None = None,
     ) -> None:
@@ -56,6 +62,7 @@ class Exchange:
             rpc: What to answer.
             size: Bytes of the message.
             metrics: Counts how it ends.
+            budget: Holds the answer's bytes until the client has taken them.
             watchers: Are told of it.
             error_reply: Makes the message that goes with an error.
         """
@@ -65,6 +72,7 @@ class Exchange:
         self._name = name
         self._size = size
         self._metrics = metrics
+        self._budget = budget
         self._watchers = watchers
         self._error_reply = error_reply
         self._answer: Callable[[], bytes] = _unanswered
@@ -99,13 +107,20 @@ class Exchange:
     def refuse(self, error: SegueError) -> None:
         """Answer that it will not be run."""
         calls.enter(self.call)
-        self.fail(error)
-        self._let_go()
-        calls.leave()
+        try:
+            self.fail(error)
+        finally:
+            self._let_go()
+            calls.leave()
 
     def reply(self, message: bytes) -> None:
         """End well."""
-        self.rpc.reply(message)
+        size = len(message)
+        if size < _LARGE_REPLY:
+            self.rpc.reply(message)
+        else:
+            self._budget.hold(size)
+            self.rpc.reply(message, lambda: self._budget.give_back(size))
         for watcher in self._watchers:
             watcher.end(self.call, self._size, len(message))
 

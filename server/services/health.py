@@ -18,22 +18,22 @@ _SERVING: int = health_pb2.HealthCheckResponse.SERVING
 _NOT_SERVING: int = health_pb2.HealthCheckResponse.NOT_SERVING
 _SERVICE_UNKNOWN: int = health_pb2.HealthCheckResponse.SERVICE_UNKNOWN
 
-# Streams that watch at once. Each is a client's connection with gRPC's health check on.
-MOST_WATCHERS = 512
-
 
 class Health:
     """The statuses of one server's services."""
 
-    def __init__(self, services: Iterable[str]) -> None:
+    def __init__(self, services: Iterable[str], most_watchers: int) -> None:
         """Make it, NOT_SERVING.
 
         Args:
             services: Names that have a status; the empty one, which stands for the server, always has.
+            most_watchers: Streams that may watch at once. Each connection of a client with gRPC's health check has one.
         """
+        self._most_watchers = most_watchers
         self._services = frozenset({"", *services})
         self._status: int = _NOT_SERVING
         self._draining = False
+        self._finished = False
         self._lock = threading.Lock()
         self._watchers: set[_Watcher] = set()
 
@@ -51,8 +51,9 @@ class Health:
         self.set_serving(serving=False)
 
     def finish(self) -> None:
-        """End the streams that watch."""
+        """End the streams that watch, and those that come."""
         with self._lock:
+            self._finished = True
             watchers = list(self._watchers)
         for watcher in watchers:
             watcher.end()
@@ -75,8 +76,8 @@ class Health:
             request = parse(health_pb2.HealthCheckRequest, data)
             known = request.service in self._services
             with self._lock:
-                if len(self._watchers) >= MOST_WATCHERS:
-                    raise TooManyWatchers(f"{MOST_WATCHERS} streams watch already")
+                if len(self._watchers) >= self._most_watchers:
+                    raise TooManyWatchers(f"{self._most_watchers} streams watch already")
                 watcher = _Watcher(rpc, self._current if known else _unknown)
                 self._watchers.add(watcher)
         except SegueError as error:
@@ -84,6 +85,8 @@ class Health:
             return
         rpc.when_over(lambda: self._forget(watcher))
         watcher.tell()
+        if self._finished:
+            watcher.end()
 
     def _current(self) -> int:
         return self._status

@@ -18,7 +18,7 @@ from server.services.edge import Method
 from server.services.statuses import acquire, parse
 from server.services.transport import Rpc
 from server.signatures import DEFAULT_SIGNATURE, ServedSignature
-from server.wire.requests import ModelSpec, spec_from_proto
+from server.wire.requests import ModelSpec, peek_model_name, spec_from_proto
 
 _NO_SIGNATURE = "No signature was found with the name"
 _NOT_IN_GRAPH = "Requested signature not found in model graph"
@@ -34,6 +34,13 @@ class InferenceService:
     def methods(self) -> dict[str, Method]:
         """Methods by their names in the service."""
         return {"Classify": self.classify, "Regress": self.regress, "MultiInference": self.multi_inference}
+
+    def model_of(self, data: bytes) -> str:
+        """The model whose turn a request takes: its name if it is loaded and easily found, else ""."""
+        for depth in (0, 1):
+            if self._models.has(name := peek_model_name(data, depth)):
+                return name
+        return ""
 
     def classify(self, data: bytes, rpc: Rpc) -> bytes:
         """Answer a ClassificationRequest."""

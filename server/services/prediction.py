@@ -2,7 +2,7 @@
 
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from protos.serving import metadata_pb2
 from server import calls
@@ -14,11 +14,20 @@ from server.metrics import Metrics
 from server.services.edge import Method
 from server.services.statuses import acquire, parse
 from server.services.transport import Rpc
-from server.signatures import ServedSignature
-from server.wire.requests import PredictRequest, parse_predict_request, peek_model_name, spec_from_proto
+from server.signatures import Call, ServedSignature
+from server.wire.requests import (
+    PredictRequest,
+    is_known_layout,
+    parse_predict_request,
+    peek_model_name,
+    spec_from_proto,
+)
 from server.wire.responses import encode_predict_response
 
 SIGNATURE_DEF = "signature_def"
+
+# Whatever is in a request of this size, it is parsed in about a millisecond.
+_SMALL_BYTES = 1 << 12
 
 # Those that this process may use.
 _CORES = len(os.sched_getaffinity(0))
@@ -43,6 +52,10 @@ class PredictionService:
         """See edge.Predictor."""
         name = peek_model_name(data)
         return name if self._models.has(name) else ""
+
+    def is_plain(self, data: bytes) -> bool:
+        """See edge.Predictor."""
+        return len(data) <= _SMALL_BYTES or (len(data) <= _QUICK_BYTES and is_known_layout(data))
 
     def prepare(self, data: bytes, rpc: Rpc) -> "Prediction":
         """See edge.Predictor."""
@@ -86,7 +99,6 @@ class Prediction:
     __slots__ = (
         "_begin",
         "_memory",
-        "_quick",
         "_request",
         "_rpc",
         "_servable",
@@ -117,32 +129,41 @@ class Prediction:
         self._begin = begin
         self._size = size
         self._memory = memory
-        self._quick = False
 
     def at_once(self) -> int:
         """See edge.Prediction: more runs than cores only make each of them late; but a batch is made of many."""
-        return 0 if self._servable.joins(self._signature) else _CORES + 1
+        return 0 if self._servable.rows_together(self._signature) > 1 else _CORES + 1
 
     def memory(self) -> int:
         """See edge.Prediction."""
         return self._memory
 
-    def is_quick(self) -> bool:
+    def together(self) -> int:
+        """See edge.Prediction."""
+        return self._servable.rows_together(self._signature)
+
+    def answer_now(self) -> bytes | None:
         """See edge.Prediction: judged by how long the signature took of late for requests of such a size."""
-        self._quick = self._memory <= _QUICK_BYTES and self._signature.quickness.is_quick(self._size)
-        return self._quick
+        if self._memory > _QUICK_BYTES or not self._signature.quickness.is_quick(self._size):
+            return None
+        call = self._signature.call(self._request.inputs, self._request.output_filter)
+        begin = time.perf_counter()
+        arrays = self._servable.run_now(self._signature, call.feeds, [name for _, name in call.outputs])
+        return None if arrays is None else self._finish(call, arrays, begin)
 
     def answer(self) -> bytes:
         """See edge.Prediction."""
-        servable, signature, service = self._servable, self._signature, self._service
-        call = signature.call(self._request.inputs, self._request.output_filter)
-        names = [onnx_name for _, onnx_name in call.outputs]
-        run_begin = time.perf_counter()
-        if self._quick:
-            arrays = servable.run_alone(signature, call.feeds, names)  # never waits
-        else:
-            arrays = servable.run(signature, call.feeds, names, self._rpc.deadline, self._rpc.is_cancelled)
+        call = self._signature.call(self._request.inputs, self._request.output_filter)
+        begin = time.perf_counter()
+        names = [name for _, name in call.outputs]
+        rpc = self._rpc
+        arrays = self._servable.run(self._signature, call.feeds, names, rpc.deadline, rpc.is_cancelled)
+        return self._finish(call, arrays, begin)
+
+    def _finish(self, call: Call, arrays: Sequence[Array], run_begin: float) -> bytes:
+        """Encode the answer, and note what it took."""
         run_end = time.perf_counter()
+        servable, signature, service = self._servable, self._signature, self._service
         reply = encode_predict_response(
             [(alias, array) for (alias, _), array in zip(call.outputs, arrays, strict=True)],
             name=servable.name,

@@ -10,13 +10,17 @@ from google.protobuf import descriptor_pb2, descriptor_pool
 from google.protobuf.descriptor import FileDescriptor
 from grpc_reflection.v1alpha import reflection_pb2
 
-from server.errors import SegueError
+from server.errors import MalformedRequest, SegueError
+from server.services.edge import MOST_BYTES
 from server.services.statuses import Code, parse
 from server.services.transport import Rpc
 
 # Both versions of the protocol have the same messages. Only the first has a descriptor here, so only it is listed.
 SERVICES = ("grpc.reflection.v1alpha.ServerReflection", "grpc.reflection.v1.ServerReflection")
 METHOD = "ServerReflectionInfo"
+
+# Open at once. They are for people, who look at a server now and then.
+_MOST_STREAMS = 256
 
 _POOL = descriptor_pool.Default()
 
@@ -28,6 +32,7 @@ class Reflection:
         """Describe these services, by their full names."""
         self._services = sorted({*services, SERVICES[0]})
         self._open: set[Rpc] = set()
+        self._finished = False
 
     def begin(self, rpc: Rpc, fail: Callable[[SegueError], None]) -> None:
         """Answer each message of a stream until the client has no more."""
@@ -37,18 +42,24 @@ class Reflection:
                 rpc.end(Code.OK)
                 return
             try:
+                if len(data) > MOST_BYTES:
+                    raise MalformedRequest(f"it has {len(data)} bytes; such a request has at most {MOST_BYTES}")
                 request = parse(reflection_pb2.ServerReflectionRequest, data)
             except SegueError as error:
                 fail(error)
                 return
             rpc.send(self._answer(request).SerializeToString(), lambda: rpc.receive(on_message))
 
+        if self._finished or len(self._open) >= _MOST_STREAMS:
+            rpc.end(Code.UNAVAILABLE, "no further streams")
+            return
         self._open.add(rpc)
         rpc.when_over(lambda: self._open.discard(rpc))
         rpc.receive(on_message)
 
     def finish(self) -> None:
-        """End the streams that are open."""
+        """End the streams that are open, and those that come."""
+        self._finished = True
         for rpc in tuple(self._open):
             rpc.end(Code.UNAVAILABLE, "the server ends")
 

@@ -31,6 +31,8 @@ _OK = 0
 _NEVER = 1e15
 # Calls that gRPC may match with a request for one before the polling thread comes back for more.
 _REQUESTED = 8
+# How often the polling thread looks whether its deputy was told of the end.
+_LOOK_SECONDS = 1.0
 # Cancelled calls have this long to end.
 _LAST_SECONDS = 1.0
 # A polling thread that is away for longer than this is stood in for.
@@ -56,6 +58,7 @@ class Rpc:
         "_call",
         "_ended",
         "_headers_sent",
+        "_is_over",
         "_on_end",
         "_queue",
         "_wall_deadline",
@@ -76,6 +79,7 @@ class Rpc:
         self._queue = queue  # it must outlive every call that may still be answered
         self._ended = False
         self._headers_sent = False
+        self._is_over = False
         self._on_end: Callable[[], None] | None = None
 
     @property
@@ -102,24 +106,42 @@ class Rpc:
         """Take the client's next message; `then` gets it in the polling thread, or None if there is none."""
 
         def taken(event: Any) -> None:  # noqa: ANN401 - the core's events have no types
-            then(event.batch_operations[0].message())
+            self.guard(lambda: then(event.batch_operations[0].message()))
 
         self._call.start_server_batch((cygrpc.ReceiveMessageOperation(_NO_FLAGS),), taken)
 
-    def reply(self, message: bytes) -> None:
-        """Answer with one message and end well; does nothing if the client has gone."""
+    def guard(self, step: Callable[[], None]) -> None:
+        """Do a step of the call; one that fails ends it, so that no client waits for what will not come."""
+        try:
+            step()
+        except Exception:
+            logger.exception("a call could not be handled")
+            self.end(grpc.StatusCode.INTERNAL, "internal error: see the server's log")
+
+    def reply(self, message: bytes, sent: Callable[[], None] | None = None) -> None:
+        """Answer with one message and end well; nothing is sent if the client has gone.
+
+        Args:
+            message: The answer.
+            sent: Is called once when the message takes no more memory: in the polling thread when the client has taken
+                it or has gone, or at once.
+        """
         if self._ended or self.cancelled:
+            if sent is not None:
+                sent()
             return
         self._ended = True
         operations = (
-            cygrpc.SendInitialMetadataOperation(None, _NO_FLAGS),
+            _headers(),
             cygrpc.SendMessageOperation(message, _NO_FLAGS),
             cygrpc.SendStatusFromServerOperation(None, _OK, b"", _NO_FLAGS),
         )
-        self._call.start_server_batch(operations, _nothing)
+        self._call.start_server_batch(operations, _nothing if sent is None else lambda _event: sent())
 
     def send(self, message: bytes, then: Callable[[], None]) -> None:
         """Send one message of several; `then` is called in the polling thread when the next may follow."""
+        if self._ended or self.cancelled:
+            return
         operations = [] if self._headers_sent else [_headers()]
         self._headers_sent = True
 
@@ -143,8 +165,10 @@ class Rpc:
         self._call.start_server_batch(operations, _nothing)
 
     def when_over(self, then: Callable[[], None]) -> None:
-        """Have `then` called in the polling thread when the call is over, however it ends."""
+        """Have `then` called when the call is over, however it ends: in the polling thread, or at once if it is."""
         self._on_end = then
+        if self._is_over:
+            then()
 
     def watch(self) -> None:
         """Learn when the call is over. For RpcServer."""
@@ -152,6 +176,7 @@ class Rpc:
 
     def _over(self, event: Any) -> None:  # noqa: ANN401 - the core's events have no types
         self.cancelled = event.batch_operations[0].cancelled()
+        self._is_over = True
         if self._on_end is not None:
             self._on_end()
 
@@ -219,12 +244,13 @@ class RpcServer:
         """Whether the thread that asks may run something short: the polling one may, its deputy must not."""
         return threading.current_thread() is not self._deputy
 
-    def stop(self, grace: float | None) -> None:
+    def stop(self, grace: float | None, hurry: threading.Event | None = None) -> None:
         """Take no more calls, and return when those that are open have ended.
 
         Args:
             grace: Seconds that they have; then, or at once if None, they are cancelled. One that still computes is
                 not waited for any longer.
+            hurry: Ends the grace at once when it is set.
         """
         if not self._started:
             return
@@ -232,9 +258,12 @@ class RpcServer:
             if not self._stopping:
                 self._stopping = True
                 self._server.shutdown(self._queue, _SHUTDOWN)
-        if grace is None or not self._ended.wait(grace):
-            self._server.cancel_all_calls()
-            self._ended.wait(_LAST_SECONDS)
+        until = time.monotonic() + (grace or 0)
+        while time.monotonic() < until and not (hurry is not None and hurry.is_set()):
+            if self._ended.wait(min(_PATIENCE_SECONDS, max(0.0, until - time.monotonic()))):
+                return
+        self._server.cancel_all_calls()
+        self._ended.wait(_LAST_SECONDS)
 
     @staticmethod
     def _bound(port: int, address: str) -> int:
@@ -244,8 +273,11 @@ class RpcServer:
 
     def _poll(self) -> None:
         while not self._ended.is_set():
-            # The event must be gone before the next is waited for: it keeps its call alive.
-            self._handle(self._queue.poll(None))
+            try:
+                # The event must be gone before the next is waited for: it keeps its call alive.
+                self._handle(self._queue.poll(time.time() + _LOOK_SECONDS))
+            except Exception:
+                logger.exception("an event could not be taken")  # as when there is no memory for its message
             self._turns += 1
             self._away_since = 0.0
         # What the last calls still have to tell. The queue itself ends when nothing refers to it any more.
@@ -258,12 +290,11 @@ class RpcServer:
             turn, since = self._turns, self._away_since
             if since and time.monotonic() - since > _PATIENCE_SECONDS:
                 while turn == self._turns and not self._ended.is_set():
-                    event = self._queue.poll(time.time() + _PATIENCE_SECONDS)
-                    if event.completion_type != _TIMEOUT:
-                        self._handle(event, is_deputy=True)
-                    del event
+                    self._handle(self._queue.poll(time.time() + _PATIENCE_SECONDS), is_deputy=True)
 
     def _handle(self, event: Any, *, is_deputy: bool = False) -> None:  # noqa: ANN401 - the core's events have no types
+        if event.completion_type == _TIMEOUT:
+            return
         if not is_deputy:
             self._away_since = time.monotonic()
         try:
@@ -284,4 +315,4 @@ class RpcServer:
                 self._server.request_call(self._queue, self._queue, None)
         call = Rpc(event, self._queue)
         call.watch()
-        self._begin(call)
+        call.guard(lambda: self._begin(call))

@@ -9,7 +9,6 @@ import grpc
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from server.services.health import MOST_WATCHERS
 from tests.e2e.processes import RunningServer, serving
 from tests.packages import joined, write_package
 
@@ -73,23 +72,3 @@ def test_watchers_that_come_and_go_do_not_stop_the_server(server: RunningServer)
     assert not failures
     server.process.terminate()
     assert server.process.wait(timeout=60) == 0
-
-
-def test_watchers_have_a_bound(server: RunningServer) -> None:
-    """One watcher too many is refused, and finds room when another has left."""
-    with grpc.insecure_channel(server.address) as channel:
-        watches = [_watch(channel, f"made-up-{number}") for number in range(MOST_WATCHERS)]
-        assert {next(watch).status for watch in watches} == {Status.SERVICE_UNKNOWN}
-        with pytest.raises(grpc.RpcError) as caught:
-            next(_watch(channel, ""))
-        assert caught.value.code() == grpc.StatusCode.RESOURCE_EXHAUSTED
-        for watch in watches:
-            watch.cancel()
-        assert any(_is_answered(channel) for _ in range(1_000))
-
-
-def _is_answered(channel: grpc.Channel) -> bool:
-    try:
-        return bool(next(_watch(channel, "")).status == Status.SERVING)
-    except grpc.RpcError:
-        return False

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 import pytest
 
 from server.admission import Budget, Pace, Workers
-from server.errors import ExpiredInQueue, QueueFull, SegueError, TooLate, TooManyBytes
+from server.errors import CancelledInQueue, ExpiredInQueue, QueueFull, SegueError, TooLate, TooManyBytes
 
 SECONDS = 20
 
@@ -64,7 +64,7 @@ def test_requests_run_beside_each_other_up_to_the_threads() -> None:
     assert jobs[0].began.wait(SECONDS)
     assert jobs[1].began.wait(SECONDS)
     assert not jobs[2].began.is_set()
-    assert workers.waiting("m") == 1
+    assert workers.waiting() == 1
     jobs[1].go.set()
     assert jobs[2].began.wait(SECONDS)
     for job in jobs:
@@ -81,7 +81,9 @@ def test_one_model_leaves_threads_to_others() -> None:
     other = done()
     workers.submit("other", other)
     assert other.over.wait(SECONDS)
-    assert sum(job.began.is_set() for job in flood) == 2
+    assert flood[0].began.wait(SECONDS)
+    assert flood[1].began.wait(SECONDS)
+    assert not any(job.began.is_set() for job in flood[2:])
     for job in flood:
         job.go.set()
         assert job.over.wait(SECONDS)
@@ -131,7 +133,7 @@ def test_what_nobody_waits_for_is_not_run() -> None:
     running.go.set()
     assert last.over.wait(SECONDS)
     assert isinstance(expired.error, ExpiredInQueue)
-    assert isinstance(gone.error, ExpiredInQueue)
+    assert isinstance(gone.error, CancelledInQueue)
     assert not expired.began.is_set()
     assert not gone.began.is_set()
 
@@ -229,3 +231,74 @@ def test_a_request_that_is_alone_may_be_larger_than_the_budget() -> None:
         budget.take(1)
     budget.give_back(5000)
     assert budget.held == 0
+
+
+def test_what_is_not_run_does_not_count_as_an_answer() -> None:
+    """Requests that expire in the queue make no model look fast."""
+    clock = Clock()
+    workers = Workers("test", 1, waiting=100, clock=clock)
+    for _ in range(40):
+        job = Job()
+        workers.submit("m", job)
+        assert job.began.wait(SECONDS)
+        clock.now += 1.0
+        job.go.set()
+        assert job.over.wait(SECONDS)
+    running = Job()
+    workers.submit("m", running)
+    assert running.began.wait(SECONDS)
+    gone = [Job(cancelled=True) for _ in range(50)]
+    for job in gone:
+        workers.submit("m", job)
+    clock.now += 1.0
+    running.go.set()
+    assert all(job.over.wait(SECONDS) for job in gone)
+    assert all(isinstance(job.error, CancelledInQueue) for job in gone)
+    blocker = Job()
+    workers.submit("m", blocker)
+    assert blocker.began.wait(SECONDS)
+    with pytest.raises(TooLate):
+        workers.submit("m", Job(deadline=clock.now + 0.5))
+    blocker.go.set()
+
+
+def test_requests_that_one_run_answers_do_not_wait_for_one_another() -> None:
+    """A pace of one at a time says nothing of a batch."""
+    clock = Clock()
+    workers = Workers("test", 1, waiting=100, clock=clock)
+    for _ in range(10):
+        job = Job()
+        workers.submit("m", job, together=4)
+        assert job.began.wait(SECONDS)
+        clock.now += 1.0
+        job.go.set()
+        assert job.over.wait(SECONDS)
+    running = Job()
+    workers.submit("m", running, together=4)
+    joined = [done() for _ in range(2)]
+    for job in joined:
+        job.deadline = clock.now + 1.5
+        workers.submit("m", job, together=4)
+    running.go.set()
+    assert all(job.over.wait(SECONDS) for job in joined)
+
+
+def test_workers_without_a_pace_refuse_nothing_for_its_sake() -> None:
+    """A configuration that replaces one which takes long is not told to wait for it."""
+    clock = Clock()
+    workers = Workers("test", 1, waiting=10, paced=False, clock=clock)
+    for _ in range(10):
+        job = Job()
+        workers.submit("", job)
+        assert job.began.wait(SECONDS)
+        clock.now += 20.0
+        job.go.set()
+        assert job.over.wait(SECONDS)
+    running = Job()
+    workers.submit("", running)
+    urgent = done()
+    urgent.deadline = clock.now + 1.0
+    workers.submit("", urgent)
+    running.go.set()
+    assert urgent.over.wait(SECONDS)
+    assert urgent.error is None

@@ -4,6 +4,7 @@ import re
 import shutil
 import timeit
 from collections.abc import Iterator
+from concurrent.futures import wait
 from pathlib import Path
 from urllib.error import HTTPError
 from urllib.request import urlopen
@@ -19,7 +20,7 @@ from server.config import ServerConfig
 from server.lifecycle.states import State
 from server.metrics import Metrics
 from server.wire.responses import encode_predict_request
-from tests.packages import write_package
+from tests.packages import Affine, write_package
 from tests.servers import INPUTS, call, code_of, running
 
 THEIRS = "/monitoring/prometheus/metrics"
@@ -156,6 +157,21 @@ def test_counters_do_not_go_back_when_a_version_goes(tmp_path: Path) -> None:
     assert "segue_request_latency_seconds_count{" in before
     assert "segue_request_latency_seconds_count{" not in after
     assert "model_path" not in after
+
+
+def test_the_state_of_a_failed_version_goes_with_its_folder(tmp_path: Path) -> None:
+    """As long as it is there an alert can be raised on it; the count of failures stays."""
+    write_package(tmp_path / "affine" / "1")
+    write_package(tmp_path / "affine" / "2", Affine(claimed_scale=3))
+    with running(tmp_path, metrics_port=0, poll_seconds=0) as server:
+        before = page(server, "/metrics")
+        shutil.rmtree(tmp_path / "affine" / "2")
+        wait(server.models.poll())
+        after = page(server, "/metrics")
+    assert sample(before, "segue_model_version_state", model="affine", version="2") == State.END
+    assert sample(after, "segue_model_version_state", model="affine", version="1") == State.AVAILABLE
+    assert 'version="2"' not in after
+    assert sample(after, "segue_model_load_failures_total", model="affine") == 1
 
 
 def test_the_examples_of_a_request_are_counted() -> None:

@@ -342,6 +342,46 @@ def test_a_broken_file_changes_nothing_and_is_said_once(
     assert server.models._reloads == 1
 
 
+class Odd(ConfigFile):
+    """A file that fails as nobody foresaw at the first look, and hangs at the second."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path)
+        self.looks = 0
+        self.hangs = threading.Event()
+        self.answers = threading.Event()
+
+    def read(self) -> bytes:
+        """See ConfigFile."""
+        self.looks += 1
+        if self.looks == 1:
+            raise ZeroDivisionError
+        self.hangs.set()
+        assert self.answers.wait(SECONDS)
+        return b""
+
+
+def test_neither_a_bug_nor_a_dead_disk_ends_the_watch_or_holds_up_the_end(
+    watcher: tuple[Server, ConfigWatcher], config_file: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A look that fails unexpectedly is logged and followed by another; `stop` returns though a look hangs."""
+    server, _ = watcher
+    file = Odd(config_file)
+    watch = ConfigWatcher(file, b"", Reloader(server.models), 0.01)
+    watch.start()
+    assert file.hangs.wait(SECONDS)
+    stopping = threading.Thread(target=watch.stop, name="stop")
+    stopping.start()
+    stopping.join(SECONDS / 2)
+    held_up = stopping.is_alive()
+    file.answers.set()
+    stopping.join(SECONDS)
+    watch._thread.join(SECONDS)
+    assert not held_up
+    assert not watch._thread.is_alive()
+    assert f"looking at {config_file} failed unexpectedly" in caplog.text
+
+
 def test_a_socket_is_served_too(root: Path) -> None:
     """Clients on the same machine need no port."""
     socket = root / "segue.sock"

@@ -48,6 +48,10 @@ def test_a_file_and_what_overrules_it(tmp_path: Path, file: Path) -> None:
     overruled = choice(file, 4, 50)(tmp_path)
     assert overruled is not None
     assert (overruled.max_batch_size, overruled.batch_timeout_micros, overruled.allowed_batch_sizes) == (4, 50, ())
+    assert overruled.largest_request == 8
+    enlarged = choice(file, 64)(tmp_path)
+    assert enlarged is not None
+    assert (enlarged.max_batch_size, enlarged.largest_request) == (64, 64)
     with pytest.raises(InvalidRequest, match="No such file"):
         choice(tmp_path / "none")
 

@@ -59,3 +59,13 @@ def test_waiting_is_measured() -> None:
     assert registry.get_sample_value("segue_batch_wait_seconds_count", labels) == 1
     assert registry.get_sample_value("segue_batch_wait_seconds_bucket", labels | {"le": "0.01"}) == 0
     assert registry.get_sample_value("segue_batch_wait_seconds_sum", labels) == pytest.approx(0.04)
+
+
+def test_sizes_that_clients_choose_take_no_memory() -> None:
+    """Runs are counted in the histogram's classes, however many sizes there are."""
+    batcher = Batcher(run, BatchingParameters(max_batch_size=2))
+    for rows in range(1, 1100):
+        batcher.submit({"x": np.zeros((rows, 1))}, ["y"])
+    found = batcher.snapshot()
+    assert found.runs == (1, 1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 75)
+    assert found.rows == sum(range(1, 1100))

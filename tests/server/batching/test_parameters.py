@@ -142,6 +142,7 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
         ({"num_batch_threads": 0}, "num_batch_threads must be positive"),
         ({"allowed_batch_sizes": (0, 16)}, "positive"),
         ({"allowed_batch_sizes": (8,)}, "end with max_batch_size"),
+        ({"largest_request": 15}, "largest_request must be as large as max_batch_size"),
     ],
 )
 def test_parameters_that_cannot_work_are_refused(parameters: dict[str, Any], words: str) -> None:

@@ -1,6 +1,9 @@
 """Tests of `server.batching.queue`: real threads, a run that waits when told to, and a clock that stands still."""
 
+import contextlib
+import gc
 import threading
+import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
@@ -56,7 +59,7 @@ def rows(*values: float, width: int = 1) -> dict[str, Array]:
 def queued(batcher: Batcher, count: int) -> None:
     """Wait until so many rows wait."""
     with batcher._arrived:
-        assert batcher._arrived.wait_for(lambda: batcher.queued_rows >= count, 30)
+        assert batcher._arrived.wait_for(lambda: batcher._queued_rows >= count, 30)
 
 
 Submit = Callable[..., Future[list[Array]]]
@@ -68,7 +71,7 @@ def busy(batcher: Batcher, model: Model, pool: ThreadPoolExecutor) -> tuple[Futu
     assert model.entered.wait(30)
 
     def submit(*arguments: Any) -> Future[list[Array]]:
-        before = batcher.queued_rows
+        before = batcher.snapshot().queued_rows
         future = pool.submit(batcher.submit, *arguments)
         queued(batcher, before + 1)
         return future
@@ -132,6 +135,40 @@ def test_only_the_request_at_fault_fails(model: Model, pool: ThreadPoolExecutor)
         waiting[1].result(30)
     assert waiting[2].result(30)[0].tolist() == [[6.0]]
     assert model.batches == [1, 3, 1, 1, 1]
+
+
+def test_a_failed_batch_frees_its_arrays() -> None:
+    """Also in the threads of those that waited, and without the cyclic collector."""
+    entered, gate = threading.Event(), threading.Event()
+    arrays: list[weakref.ref[Array]] = []
+
+    def run(feeds: Mapping[str, Array], _outputs: Sequence[str]) -> list[Array]:
+        entered.set()
+        assert gate.wait(30)
+        raise InvalidRequest(f"{len(feeds['x'])} rows")
+
+    def request() -> None:
+        feeds = rows(1)
+        arrays.append(weakref.ref(feeds["x"]))
+        with contextlib.suppress(InvalidRequest):
+            batcher.submit(feeds, ["y"])
+
+    batcher = Batcher(run, BatchingParameters())
+    threads = [threading.Thread(target=request) for _ in range(4)]
+    gc.collect()
+    gc.disable()
+    try:
+        threads[0].start()
+        assert entered.wait(30)
+        for thread in threads[1:]:
+            thread.start()
+        queued(batcher, 3)
+        gate.set()
+        for thread in threads:
+            thread.join(30)
+        assert [array() for array in arrays] == [None] * 4
+    finally:
+        gc.enable()
 
 
 def test_a_large_request_is_run_as_it_is(model: Model) -> None:
@@ -201,7 +238,7 @@ def test_batches_are_filled_up_to_allowed_sizes(model: Model, pool: ThreadPoolEx
     assert first.result(30)[0].tolist() == [[0.0]]
     assert [x.ravel().tolist() for x in model.inputs] == [[0.0] * 4, [1.0, 2.0, 3.0, 4.0, 5.0, 4.0, 4.0, 4.0]]
     found = batcher.snapshot()
-    assert (dict(found.runs), found.padding) == ({1: 1, 5: 1}, 6)
+    assert (sum(found.runs), found.rows, found.padding) == (2, 6, 6)
 
 
 def test_shorter_requests_are_lengthened(model: Model, pool: ThreadPoolExecutor) -> None:
@@ -315,7 +352,7 @@ def test_a_deadline_ends_the_waiting_without_a_run(model: Model, pool: ThreadPoo
     first, _ = busy(batcher, model, pool)
     with pytest.raises(ExpiredInQueue):
         batcher.submit(rows(1), ["y"], 0.01)
-    assert batcher.queued_rows == 0
+    assert batcher.snapshot().queued_rows == 0
     model.gate.set()
     assert first.result(30)[0].tolist() == [[0.0]]
 
@@ -350,6 +387,55 @@ def test_a_delay_holds_for_what_waited_too(model: Model, pool: ThreadPoolExecuto
     assert model.batches == [2, 2, 2]
 
 
+@pytest.mark.parametrize(
+    ("parameters", "count"),
+    [
+        (BatchingParameters(2), 3),
+        (BatchingParameters(2, largest_request=4), 5),
+        (BatchingParameters(2, largest_request=4, enable_large_batch_splitting=True), 3),
+        (BatchingParameters(2, batch_timeout_micros=1), 1),
+    ],
+    ids=["larger than a batch", "larger than allowed", "to be split", "to be delayed"],
+)
+def test_what_may_not_run_at_once_is_not_tried(model: Model, parameters: BatchingParameters, count: int) -> None:
+    """The caller hears so; nothing was run, and no place is lost."""
+    model.gate.set()
+    batcher = Batcher(model.run, parameters)
+    assert [batcher.try_now(rows(*range(count)), ["y"]) for _ in range(3)] == [None] * 3
+    assert model.batches == []
+    assert batcher.snapshot() == Batcher(model.run, parameters).snapshot()
+    assert batcher.submit(rows(1), ["y"])[0].tolist() == [[2.0]]
+
+
+def test_nothing_is_tried_while_no_place_is_free(model: Model, pool: ThreadPoolExecutor) -> None:
+    """A request that need not wait does not overtake those that do, nor adds to them."""
+    batcher = Batcher(model.run, BatchingParameters())
+    first, submit = busy(batcher, model, pool)
+    waiting = submit(rows(1), ["y"])
+    assert batcher.try_now(rows(2), ["y"]) is None
+    assert batcher.snapshot().queued_rows == 1
+    model.gate.set()
+    assert [future.result(30)[0].tolist() for future in (first, waiting)] == [[[0.0]], [[2.0]]]
+    assert model.batches == [1, 1]
+
+
+def test_what_is_tried_is_filled_up(model: Model) -> None:
+    """A request that runs at once has its place, its padding and its count as any other; an error gives all back."""
+    model.gate.set()
+    batcher = Batcher(model.run, BatchingParameters(4, allowed_batch_sizes=(2, 4)))
+    answers = batcher.try_now(rows(1, 2, 3), ["y"])
+    assert answers is not None
+    assert answers[0].ravel().tolist() == [2.0, 4.0, 6.0]
+    with pytest.raises(InvalidRequest, match="minus one"):
+        batcher.try_now(rows(-1), ["y"])
+    answers = batcher.try_now(rows(4), ["y"])
+    assert answers is not None
+    assert answers[0].tolist() == [[8.0]]
+    assert model.batches == [4, 2, 2]
+    found = batcher.snapshot()
+    assert (sum(found.runs), found.rows, found.padding) == (3, 5, 3)
+
+
 def test_a_storm_is_answered_whole(model: Model, pool: ThreadPoolExecutor) -> None:
     """2,000 requests of several sizes from 32 threads: each gets exactly its own rows, in batches of legal size."""
     model.gate.set()
@@ -361,4 +447,4 @@ def test_a_storm_is_answered_whole(model: Model, pool: ThreadPoolExecutor) -> No
         assert future.result(60)[0].ravel().tolist() == (2 * values).tolist()
     assert max(model.batches) <= 16
     assert sum(model.batches) == sum(len(values) for values in requests)
-    assert batcher.queued_rows == 0
+    assert batcher.snapshot().queued_rows == 0

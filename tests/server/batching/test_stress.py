@@ -81,6 +81,6 @@ def test_each_answer_belongs_to_its_request(variant: str) -> None:
     found = batcher.snapshot()
     assert found.queued_rows == 0
     assert batcher._free == batcher._parameters.num_batch_threads
-    assert max(found.runs) > 1
+    assert found.rows > sum(found.runs)
     if variant == "sizes":
         assert found.padding > 0

@@ -40,6 +40,7 @@ class Recorder:
     def __init__(self) -> None:
         self.changes: list[tuple[str, int, State]] = []
         self.not_replaced_with: list[tuple[str, int, str]] = []
+        self.forgotten_versions: list[tuple[str, int]] = []
         self._changed = threading.Condition()
 
     def status_changed(self, model: str, status: VersionStatus) -> None:
@@ -59,6 +60,10 @@ class Recorder:
     def not_replaced(self, model: str, version: int, error: SegueError) -> None:
         """See Observer."""
         self.not_replaced_with.append((model, version, error.message))
+
+    def forgotten(self, model: str, version: int) -> None:
+        """See Observer."""
+        self.forgotten_versions.append((model, version))
 
 
 @pytest.fixture
@@ -531,6 +536,51 @@ class Stuck:
     def scan(self) -> dict[str, dict[int, Any]]:
         """The one model whose one version lies in this folder; see Source."""
         return {"affine": {1: self}}
+
+
+class Stopping(Recorder):
+    """Stops its manager while it is told that a version has been loaded."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.manager: ModelManager | None = None
+        self.seen: dict[int, State] = {}
+
+    def loaded(self, loaded: Loaded) -> None:
+        """See Observer."""
+        assert self.manager is not None
+        self.seen = states(self.manager, loaded.servable.name)
+        self.manager.acquire("affine").release()
+        self.manager.stop(timeout=10)
+
+
+def test_a_version_that_answers_is_available_and_can_be_stopped_at_once(tmp_path: Path) -> None:
+    """No moment lies between the two: an end of the server beside the end of a load is an orderly one."""
+    write_package(tmp_path / "affine" / "1")
+    recorder = Stopping()
+    backend = OnnxRuntimeBackend("cpu", threads=1)
+    manager = ModelManager(Repository(tmp_path), lambda package: load_servable(package, backend), observer=recorder)
+    recorder.manager = manager
+    for future in manager.poll():
+        future.result(timeout=20)
+    assert recorder.seen == {1: State.AVAILABLE}
+    assert states(manager) == {1: State.END}
+    assert [state for _, _, state in recorder.changes] == list(State)
+
+
+def test_an_error_is_forgotten_with_its_folder_and_the_observer_learns_it(
+    manager: ModelManager, recorder: Recorder, tmp_path: Path
+) -> None:
+    """Failures do not add up over months, neither here nor where they were told."""
+    write_package(tmp_path / "affine" / "1")
+    write_package(tmp_path / "affine" / "2", Affine(claimed_scale=3))
+    settle(manager)
+    assert states(manager) == {2: State.END, 1: State.AVAILABLE}
+    assert recorder.forgotten_versions == []
+    shutil.rmtree(tmp_path / "affine" / "2")
+    settle(manager)
+    assert states(manager) == {1: State.AVAILABLE}
+    assert recorder.forgotten_versions == [("affine", 2)]
 
 
 def test_a_disk_that_hangs_keeps_no_answer_back(tmp_path: Path, recorder: Recorder) -> None:

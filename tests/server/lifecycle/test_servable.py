@@ -56,6 +56,28 @@ def sizes_tried(folder: Path, *, derived: bool) -> list[int]:
     return tried
 
 
+@pytest.mark.parametrize(
+    ("rows", "parameters", "is_run"),
+    [
+        (2, BatchingParameters(max_batch_size=4), True),
+        (5, BatchingParameters(max_batch_size=4), False),
+        (2, BatchingParameters(max_batch_size=4, batch_timeout_micros=1000), False),
+    ],
+)
+def test_what_must_not_run_at_once_is_not(
+    tmp_path: Path, rows: int, parameters: BatchingParameters, *, is_run: bool
+) -> None:
+    """A request in a hurry meets the same limits as others: larger than a batch, or to be joined, it has to queue."""
+    write_package(tmp_path / "m" / "1")
+    package = open_package("m", 1, tmp_path / "m" / "1")
+    servable = load_servable(package, FakeBackend(right), parameters).servable
+    signature = servable.signature("")
+    feeds = {"x_in": np.ones((rows, 4), np.float32), "bias_in": np.zeros((rows, 4), np.float32)}
+    answers = servable.run_now(signature, feeds, ["y_out"])
+    assert (answers is not None) == is_run
+    servable.close()
+
+
 def test_the_backend_is_warm_for_every_size(tmp_path: Path) -> None:
     """Golden cases first, then the sizes that batches may have and no golden case had."""
     assert sizes_tried(tmp_path / "1", derived=True) == [1, 3, 2, 4, 8]

@@ -24,7 +24,7 @@ SERVICE_UNKNOWN = health_pb2.HealthCheckResponse.SERVICE_UNKNOWN
 @pytest.fixture
 def served() -> Iterator[tuple[Health, health_pb2_grpc.HealthStub]]:
     """Health of a server with the service "a", and a client of it."""
-    mine = Health(["a"])
+    mine = Health(["a"], most_watchers=400)
     rpc = RpcServer()
     edge = Edge(Metrics(), Workers("test", 1, waiting=1), Budget(1), may_answer_here=rpc.may_answer_here)
     edge.add_immediate(health.SERVICE, "Check", mine.check)
@@ -99,17 +99,43 @@ def test_watchers_cost_no_threads_and_are_forgotten(served: tuple[Health, health
         client.Check(request(), timeout=SECONDS)
 
 
-def test_too_many_watchers_are_refused(
-    served: tuple[Health, health_pb2_grpc.HealthStub], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """There is a bound, and whoever meets it is told."""
+def test_too_many_watchers_are_refused(served: tuple[Health, health_pb2_grpc.HealthStub]) -> None:
+    """There is a bound; whoever meets it is told, and finds room when others have left."""
     _, client = served
-    monkeypatch.setattr(health, "MOST_WATCHERS", 1)
-    first = client.Watch(request(), timeout=SECONDS)
-    assert next(first).status == NOT_SERVING
+    streams = [client.Watch(request(), timeout=SECONDS) for _ in range(400)]
+    assert {next(stream).status for stream in streams} == {NOT_SERVING}
     with pytest.raises(grpc.RpcError) as caught:
         next(client.Watch(request(), timeout=SECONDS))
     assert caught.value.code() is Code.RESOURCE_EXHAUSTED
+    for stream in streams:
+        stream.cancel()
+    assert any(answered(client) for _ in range(1_000))
+
+
+def answered(client: health_pb2_grpc.HealthStub) -> bool:
+    """Whether there is room for one more."""
+    try:
+        return bool(next(client.Watch(request(), timeout=SECONDS)).status == NOT_SERVING)
+    except grpc.RpcError:
+        return False
+
+
+def test_a_large_request_is_not_parsed(served: tuple[Health, health_pb2_grpc.HealthStub]) -> None:
+    """Nobody occupies the thread that answers everybody with a name of megabytes."""
+    _, client = served
+    with pytest.raises(grpc.RpcError) as caught:
+        client.Check(request("x" * 100_000), timeout=SECONDS)
+    assert caught.value.code() is Code.INVALID_ARGUMENT
+
+
+def test_who_comes_during_the_end_is_sent_away(served: tuple[Health, health_pb2_grpc.HealthStub]) -> None:
+    """A stream that begins when the others have been ended does not hold the server."""
+    mine, client = served
+    mine.finish()
+    stream = client.Watch(request(), timeout=SECONDS)
+    with pytest.raises(grpc.RpcError) as caught:
+        list(stream)
+    assert caught.value.code() is Code.UNAVAILABLE
 
 
 def test_bytes_that_do_not_parse_are_refused(served: tuple[Health, health_pb2_grpc.HealthStub]) -> None:

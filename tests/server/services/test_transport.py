@@ -225,11 +225,19 @@ def test_a_handler_that_fails_does_not_stop_the_server(caplog: pytest.LogCapture
     def begin(call: Rpc) -> None:
         if call.method == b"/s/broken":
             raise RuntimeError("planted")
-        echo(call)
+        if call.method == b"/s/broken-later":
+            call.receive(fail)
+        else:
+            echo(call)
+
+    def fail(_data: bytes | None) -> None:
+        raise RuntimeError("planted")
 
     with serving(begin) as (_, channel):
-        with pytest.raises(grpc.RpcError):
-            unary(channel, "/s/broken")(b"", timeout=0.2)
+        for method in ("/s/broken", "/s/broken-later"):
+            with pytest.raises(grpc.RpcError) as caught:
+                unary(channel, method)(b"", timeout=SECONDS)
+            assert caught.value.code() is Code.INTERNAL
         assert unary(channel)(b"a", timeout=SECONDS) == b"a"
     assert "a call could not be handled" in caplog.text
 
@@ -241,3 +249,46 @@ def test_an_address_that_is_taken_is_refused() -> None:
         with pytest.raises(RuntimeError):
             server.add_insecure_port("203.0.113.1:1")
         server.stop(None)
+
+
+def test_the_answer_is_held_until_the_client_has_it() -> None:
+    """Whoever accounts for memory learns when an answer takes none any more: sent, or given up."""
+    sent = threading.Event()
+    begun, gone = threading.Event(), threading.Event()
+    calls: list[Rpc] = []
+
+    def begin(call: Rpc) -> None:
+        if call.method == b"/s/late":
+            call.receive(lambda _data: wait(call))
+        else:
+            call.receive(lambda data: call.reply(data or b"", sent.set))
+
+    def wait(call: Rpc) -> None:
+        calls.append(call)
+        call.when_over(gone.set)
+        begun.set()
+
+    with serving(begin) as (_, channel):
+        assert unary(channel)(b"x" * 100_000, timeout=SECONDS) == b"x" * 100_000
+        assert sent.wait(SECONDS)
+        future = unary(channel, "/s/late").future(b"", timeout=SECONDS)
+        assert begun.wait(SECONDS)
+        future.cancel()
+        assert gone.wait(SECONDS)
+        given_up = threading.Event()
+        calls[0].reply(b"late", given_up.set)
+        assert given_up.is_set()
+        called = threading.Event()
+        calls[0].when_over(called.set)
+        assert called.is_set()
+
+
+def test_a_hurry_ends_the_grace() -> None:
+    """Whoever asks a second time is not kept waiting."""
+    begun, hurry = threading.Event(), threading.Event()
+    with serving(lambda call: call.receive(lambda _data: begun.set())) as (server, channel):
+        future = unary(channel).future(b"", timeout=SECONDS)
+        assert begun.wait(SECONDS)
+        threading.Timer(0.1, hurry.set).start()
+        server.stop(600.0, hurry)
+        assert future.code() is not Code.OK

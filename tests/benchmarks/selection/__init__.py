@@ -1,0 +1,1 @@
+"""Tests of the frozen world in which backend choice is judged."""
