@@ -24,7 +24,7 @@ REVIEWED: Final[Mapping[str, tuple[int, int]]] = {
     "HardSigmoid": (6, 22), "HardSwish": (14, 22), "IsNaN": (13, 20), "LeakyRelu": (16, 16), "Less": (13, 13),
     "LessOrEqual": (12, 16), "Log": (13, 13), "LogSoftmax": (13, 13), "MatMul": (13, 13), "Mul": (14, 14),
     "Neg": (13, 13), "Not": (1, 1), "Or": (7, 7), "Reciprocal": (13, 13), "Relu": (14, 14), "Round": (11, 22),
-    "Selu": (6, 22), "Sigmoid": (13, 13), "Sign": (13, 13), "Sin": (7, 22), "Softmax": (13, 13), "Softplus": (1, 22),
+    "Sigmoid": (13, 13), "Sign": (13, 13), "Sin": (7, 22), "Softmax": (13, 13), "Softplus": (1, 22),
     "Softsign": (1, 22), "Sqrt": (13, 13), "Sub": (14, 14), "Tan": (7, 22), "Tanh": (13, 13), "Where": (16, 16),
     "Xor": (7, 7),
 }  # fmt: skip

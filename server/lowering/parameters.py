@@ -5,6 +5,7 @@ the constants that took the place of trainable ones which the export folded away
 floating-point numbers that has more than one element.
 """
 
+import keyword
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
@@ -153,7 +154,14 @@ class Weights:
 def path_of(label: str) -> str:
     """A name as a path of attributes: "vit/layer_._0/query:0" becomes "vit.layer_0.query"."""
     parts = [re.sub(r"_+", "_", re.sub(r"\W", "_", part, flags=re.ASCII)).strip("_") for part in label.split("/")]
-    return ".".join(f"_{part}" if part[0].isdigit() else part for part in parts if part) or "constant"
+    return ".".join(_attribute(part) for part in parts if part) or "constant"
+
+
+def _attribute(part: str) -> str:
+    """A name that Python takes behind a dot."""
+    if keyword.iskeyword(part):
+        return f"{part}_"
+    return f"_{part}" if part[0].isdigit() else part
 
 
 def attach(root: nn.Module, path: str, what: nn.Module | torch.Tensor, *, persistent: bool = True) -> str:

@@ -27,7 +27,6 @@ class Operator:
         last: Newest.
         function: Called when the module runs, or is traced.
         host: Positions of inputs that it takes as Python numbers, or tuples of them.
-        lists: Whether it takes all inputs as one list.
         many: Whether it returns a tuple with one entry per output.
         why: Why this is not onnx2torch's converter.
         refuse: Says why a node cannot be lowered; None if it can.
@@ -68,6 +67,10 @@ class Table:
 
         def enter(function: Function) -> Function:
             parameters = dict(inspect.signature(function).parameters)
+            for provided in PROVIDED & set(parameters):
+                if parameters[provided].kind is not inspect.Parameter.KEYWORD_ONLY:
+                    msg = f"{names[0]}: {provided} is filled in by the walk, so it must be keyword-only"
+                    raise ValueError(msg)
             for name in names:
                 if name in self.entries:
                     msg = f"{name} is in the table already"

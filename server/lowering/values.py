@@ -18,6 +18,8 @@ _MAX_CONSTANT: Final = 64  # elements; a longer list of numbers is data, not a s
 _SOURCES: Final = frozenset({"Shape", "Size"})
 # Their results have the length that an input says: only a length that is known makes a tuple.
 _SIZED: Final = frozenset({"ConstantOfShape", "Expand", "Range", "Tile"})
+# Operators that take these inputs on the host if they are there, and as tensors if not.
+_WELCOME: Final[Mapping[str, frozenset[int]]] = {"If": frozenset({0}), "Loop": frozenset({0, 1})}
 _WHOLE: Final = frozenset({TensorProto.INT32, TensorProto.INT64, TensorProto.BOOL})
 _REAL: Final = frozenset({TensorProto.FLOAT})  # the precision that host.py computes in
 
@@ -41,8 +43,10 @@ def host_values(graph: Graph, table: Mapping[str, Operator], outer: frozenset[st
         if node.outputs[0] in able and (whole or node.outputs[0] in needed):
             found.update(node.outputs)
             needed.update(node.inputs)
-        elif (entry := table.get(node.operator)) is not None:
-            needed.update(name for index, name in enumerate(node.inputs) if index in entry.host)
+        else:
+            entry = table.get(node.operator)
+            wanted = entry.host if entry is not None else _WELCOME.get(node.operator, frozenset())
+            needed.update(name for index, name in enumerate(node.inputs) if index in wanted)
     return frozenset(found)
 
 

@@ -16,6 +16,7 @@ from torch import fx, nn
 
 from server.errors import GraphNotLowerable
 from server.lowering import foreign, materialise
+from server.lowering.control import CONTROL
 from server.lowering.dtypes import TORCH_DTYPES, to_torch
 from server.lowering.graph import Graph, Node, read_graph
 from server.lowering.host import HOST
@@ -76,11 +77,13 @@ class Walk:
     """
 
     def __init__(
-        self, graph: Graph, module: LoweredModule, weights: Weights, outer_host: frozenset[str] = frozenset()
-    ) -> None:
+        self, graph: Graph, module: LoweredModule, weights: Weights, outer_host: frozenset[str] = frozenset(),
+        prefix: str = "",
+    ) -> None:  # fmt: skip
         self.graph = graph
         self.module = module
         self.weights = weights
+        self._prefix = prefix
         self.absorbed: dict[str, str] = {}
         self.layers: dict[tuple[object, ...], str] = {}
         self.host_names = host_values(graph, OPERATORS, outer_host)
@@ -109,6 +112,9 @@ class Walk:
         elif node.outputs[0] in self.host_names:
             self._on_host(node)
         elif (layer := LAYERS.get(node.operator)) is not None and layer(node, self):
+            self._count(node, "segue")
+        elif (control := CONTROL.get(node.operator)) is not None:
+            control(node, self)
             self._count(node, "segue")
         elif (operator := OPERATORS.get(node.operator)) is not None:
             self._ours(node, operator)
@@ -189,7 +195,22 @@ class Walk:
     def record(self, place: str, names: Mapping[str, str]) -> None:
         """Note from which constants a layer's parameters come: attribute -> constant."""
         for attribute, name in names.items():
-            self.weights.record(f"{place}.{attribute}", name)
+            self.weights.record(f"{self._prefix}{place}.{attribute}", name)
+
+    def body(self, graph: Graph, label: str) -> fx.Node:
+        """Lower a body into a module of its own, and write what refers to it."""
+        module = LoweredModule()
+        place = attach(self.module, path_of(label), module)
+        inner = Walk(graph, module, self.weights, self.host_names, f"{self._prefix}{place}.")
+        inner.run()
+        self.module.facts.suppliers.update(module.facts.suppliers)
+        return self._code.get_attr(place)
+
+    def captured(self, graph: Graph) -> tuple[Any, ...]:
+        """What a body uses of this graph, in the order in which its module takes it."""
+        return tuple(
+            self._numbers[name] if name in self.host_names else self.tensor(name) for name in graph.captured()
+        )
 
     def anchor(self) -> fx.Node:
         """A tensor on the module's device."""
@@ -245,7 +266,7 @@ class Walk:
             persistent = held.is_floating_point() and held.numel() > 1
             self._places[name] = attach(self.module, path_of(self.weights.label(name)), held, persistent=persistent)
             if persistent:
-                self.weights.record(self._places[name], name)
+                self.weights.record(f"{self._prefix}{self._places[name]}", name)
         read = self._code.get_attr(self._places[name])
         if order := self.weights.order(name):
             back = tuple(order.index(axis) for axis in range(len(order)))

@@ -58,7 +58,7 @@ def conv_transpose(
             wanted = output_shape[axis] if output_shape is not None else data.shape[2 + axis] * strides[axis]
             whole = length + extra[axis] - wanted
             small = whole // 2
-            before, after = (whole - small, small) if auto_pad == "SAME_LOWER" else (small, whole - small)
+            before, after = (small, whole - small) if auto_pad == "SAME_UPPER" else (whole - small, small)
         cut.append((-before, extra[axis] - after))
     if all(pair == (0, 0) for pair in cut):
         return full

@@ -4,6 +4,7 @@ from typing import Final
 
 import torch
 
+from server.lowering.graph import Graph, Node
 from server.lowering.operators.integers import as_int64
 from server.lowering.table import Table
 
@@ -12,10 +13,12 @@ _MISSING: Final = "onnx2torch has none"
 _REDUCTIONS: Final = {"add": "sum", "mul": "prod", "max": "amax", "min": "amin"}
 
 
-@OPERATORS.add("Gather", versions=(11, 13), why="positions below 0 on any axis, and positions that are shapes")
+@OPERATORS.add("Gather", versions=(1, 13), why="positions below 0 on any axis, and positions that are shapes")
 def gather(data: torch.Tensor, indices: torch.Tensor, *, axis: int = 0) -> torch.Tensor:
     """Gather; positions below 0 count from the end."""
     axis = axis + data.ndim if axis < 0 else axis
+    if indices.ndim == 0:  # which indexing would take for a number, and ask the device for it
+        return data.index_select(axis, _counted(indices, data.shape[axis]).reshape(1)).squeeze(axis)
     return data[(slice(None),) * axis + (indices.to(torch.int64),)]
 
 
@@ -31,7 +34,7 @@ def gather_elements(data: torch.Tensor, indices: torch.Tensor, *, axis: int = 0)
     return torch.gather(data, axis, _counted(indices, data.shape[axis]))
 
 
-@OPERATORS.add("GatherND", versions=(12, 13), why="batch_dims")
+@OPERATORS.add("GatherND", versions=(11, 13), why="batch_dims")
 def gather_nd(data: torch.Tensor, indices: torch.Tensor, *, batch_dims: int = 0) -> torch.Tensor:
     """GatherND: the last axis of `indices` holds positions on the axes after the batch axes."""
     places = tuple(indices.to(torch.int64).unbind(-1))
@@ -171,3 +174,24 @@ def non_max_suppression(
             kept = able[nms(corners[batch][able], own[able], share)][: int(most)]
             found.append(torch.stack([torch.full_like(kept, batch), torch.full_like(kept, kind), kept], 1))
     return torch.cat(found)
+
+
+def _refuse_maximum(node: Node, graph: Graph) -> str | None:  # noqa: ARG001 - the form of such a function
+    return "mode max has no form here" if node.attributes.get("mode", "avg") != "avg" else None
+
+
+@OPERATORS.add("RoiAlign", versions=(16, 22), refuse=_refuse_maximum, why="its import of torchvision, put off until used")
+def roi_align(
+    data: torch.Tensor, boxes: torch.Tensor, rows: torch.Tensor, *, mode: str = "avg",  # noqa: ARG001 - see above
+    coordinate_transformation_mode: str = "half_pixel", output_height: int = 1, output_width: int = 1,
+    sampling_ratio: int = 0, spatial_scale: float = 1.0,
+) -> torch.Tensor:  # fmt: skip
+    """RoiAlign: the mean of points in each cell of each box."""
+    from torchvision.ops import roi_align as align  # noqa: PLC0415 - slow to import, and few models need it
+
+    named = torch.cat([rows.unsqueeze(1).to(boxes.dtype), boxes], 1)
+    aligned = coordinate_transformation_mode == "half_pixel"
+    result: torch.Tensor = align(
+        data, named, (output_height, output_width), spatial_scale, sampling_ratio, aligned=aligned
+    )
+    return result

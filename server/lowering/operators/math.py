@@ -1,12 +1,14 @@
 """Arithmetic, element by element and on matrices."""
 
-import math
 from typing import Final
 
 import torch
+from onnx import TensorProto
 from torch.nn import functional
 
+from server.errors import GraphNotLowerable
 from server.lowering.dtypes import TORCH_DTYPES
+from server.lowering.graph import Graph, Node
 from server.lowering.operators.integers import as_int64, computed, from_int64
 from server.lowering.table import Table
 
@@ -44,7 +46,7 @@ def sinh(data: torch.Tensor) -> torch.Tensor:
     return torch.sinh(data)
 
 
-@OPERATORS.add("Div", versions=(13, 14), why="whole numbers: onnx2torch's goes through floating point")
+@OPERATORS.add("Div", versions=(7, 14), why="whole numbers: onnx2torch's goes through floating point")
 def div(one: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
     """Div; whole numbers are divided towards zero."""
     if one.is_floating_point() or one.is_complex():
@@ -52,13 +54,13 @@ def div(one: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
     return computed(lambda a, b: torch.div(a, b, rounding_mode="trunc"), one, other)
 
 
-@OPERATORS.add("Mod", versions=(13, 13), why="whole numbers: the sign of the remainder")
+@OPERATORS.add("Mod", versions=(10, 13), why="whole numbers: the sign of the remainder")
 def mod(one: torch.Tensor, other: torch.Tensor, *, fmod: int = 0) -> torch.Tensor:
     """Mod; the result has the divisor's sign, or with `fmod` the dividend's."""
     return computed(torch.fmod if fmod else torch.remainder, one, other)
 
 
-@OPERATORS.add("Pow", versions=(13, 15), why="the result has the base's element type")
+@OPERATORS.add("Pow", versions=(7, 15), why="the result has the base's element type")
 def power(base: torch.Tensor, exponent: torch.Tensor) -> torch.Tensor:
     """Pow."""
     if not base.is_floating_point() and exponent.is_floating_point():
@@ -107,9 +109,9 @@ def clip(
 
 
 @OPERATORS.add("BitShift", versions=(11, 11), why=_MISSING)
-def bit_shift(data: torch.Tensor, count: torch.Tensor, *, direction: str) -> torch.Tensor:
+def bit_shift(data: torch.Tensor, places: torch.Tensor, *, direction: str) -> torch.Tensor:
     """BitShift of unsigned numbers; bits that leave are lost."""
-    bits, steps = as_int64(data), as_int64(count)
+    bits, steps = as_int64(data), as_int64(places)
     if direction == "LEFT":
         shifted = bits << steps
     else:  # int64 shifts copies of the sign in, which uint64 has not
@@ -182,6 +184,12 @@ def gelu(data: torch.Tensor, *, approximate: str = "none") -> torch.Tensor:
     return functional.gelu(data, approximate=approximate)
 
 
+@OPERATORS.add("Selu", versions=(6, 22), why="alpha and gamma other than the default ones")
+def selu(data: torch.Tensor, *, alpha: float = 1.67326319217681884765625, gamma: float = 1.05070102214813232421875) -> torch.Tensor:
+    """Selu."""
+    return gamma * torch.where(data > 0, data, alpha * torch.expm1(data))
+
+
 @OPERATORS.add("LpNormalization", versions=(1, 22), why=_MISSING)
 def lp_normalization(data: torch.Tensor, *, axis: int = -1, p: int = 2) -> torch.Tensor:
     """LpNormalization; a row of zeros stays one."""
@@ -201,7 +209,7 @@ def einsum(*operands: torch.Tensor, equation: str) -> torch.Tensor:
     return torch.einsum(equation.replace(" ", ""), *operands)
 
 
-@OPERATORS.add("Gemm", versions=(11, 13), why="a bias that broadcasts; a Linear where the weights are constants")
+@OPERATORS.add("Gemm", versions=(7, 13), why="a bias that broadcasts; a Linear where the weights are constants")
 def gemm(
     one: torch.Tensor, other: torch.Tensor, bias: torch.Tensor | None = None,
     *, alpha: float = 1.0, beta: float = 1.0, transA: int = 0, transB: int = 0,  # noqa: N803 - ONNX's names
@@ -215,13 +223,22 @@ def gemm(
     return result + (bias if beta == 1.0 else (bias * beta).to(bias.dtype))
 
 
-@OPERATORS.add("Cast", versions=(13, 25), why="half of onnx2torch's element types; the number of the type decides")
+def _refuse_type(node: Node, graph: Graph) -> str | None:
+    """Between element types that torch has, casts are alike."""
+    wanted = node.attributes.get("to", TensorProto.FLOAT)
+    known = [graph.type_of(name).dtype for name in (*node.inputs, *node.outputs)]
+    if wanted not in TORCH_DTYPES or any(dtype and dtype not in TORCH_DTYPES for dtype in known):
+        return "torch has no such element type (strings, eight- and four-bit floats)"
+    return None
+
+
+@OPERATORS.add("Cast", versions=(6, 25), refuse=_refuse_type, why="half of onnx2torch's element types; the number of the type decides")
 def cast(data: torch.Tensor, *, to: int, saturate: int = 1, round_mode: str = "up") -> torch.Tensor:  # noqa: ARG001 - both are for eight-bit floats
     """Cast to an element type that torch has."""
     return data.to(TORCH_DTYPES[to])
 
 
-@OPERATORS.add("CastLike", versions=(15, 25), why=_MISSING)
+@OPERATORS.add("CastLike", versions=(15, 25), refuse=_refuse_type, why=_MISSING)
 def cast_like(data: torch.Tensor, target: torch.Tensor, *, saturate: int = 1, round_mode: str = "up") -> torch.Tensor:  # noqa: ARG001 - both are for eight-bit floats
     """Cast to another tensor's element type."""
     return data.to(target.dtype)
@@ -241,15 +258,11 @@ def trilu(data: torch.Tensor, k: int = 0, *, upper: int = 1) -> torch.Tensor:
     return torch.triu(data, k) if upper else torch.tril(data, k)
 
 
-@OPERATORS.add("Dropout", versions=(12, 22), many=True, why="the mask; a random one would not be TensorFlow's")
+@OPERATORS.add("Dropout", versions=(7, 22), host=(1, 2), many=True, why="the mask; no random numbers")
 def dropout(
-    data: torch.Tensor, ratio: torch.Tensor | None = None, training: torch.Tensor | None = None,  # noqa: ARG001
-    *, seed: int = 0, count: int,  # noqa: ARG001 - see _refuse_training
+    data: torch.Tensor, ratio: float = 0.5, training: bool | None = None, *, seed: int = 0, count: int,  # noqa: ARG001, FBT001 - nothing here is random
 ) -> tuple[torch.Tensor, ...]:  # fmt: skip
-    """Dropout outside of training, which is none."""
+    """Dropout outside of training, or of nothing: the data as they are."""
+    if training and ratio:
+        raise GraphNotLowerable("Dropout", "", "the elements that it drops in training are random")
     return (data, torch.ones_like(data, dtype=torch.bool))[:count]
-
-
-def infinity_of(dtype: torch.dtype) -> float | int:
-    """The number that is greater than all others of an element type."""
-    return math.inf if dtype.is_floating_point else torch.iinfo(dtype).max

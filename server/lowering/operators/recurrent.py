@@ -92,7 +92,8 @@ def run_steps(step: Step, state: State, inputs: torch.Tensor, lengths: torch.Ten
             after, output = _masked(step, carry, x[0], x[1], lengths)
             return tuple(one.clone() for one in after), output.clone()
 
-        last, outputs = scan(combine, state, (inputs, times))
+        first = tuple(one.clone(memory_format=torch.contiguous_format) for one in state)
+        last, outputs = scan(combine, first, (inputs.contiguous(), times))
         return outputs, tuple(last)
     collected = []
     for time, x in enumerate(inputs.unbind(0)):

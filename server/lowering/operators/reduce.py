@@ -27,13 +27,13 @@ def _sum(data: torch.Tensor, axes: tuple[int, ...], keep: bool) -> torch.Tensor:
     return torch.sum(data, axes, keepdim=keep, dtype=data.dtype) if axes else data
 
 
-@OPERATORS.add("ReduceSum", versions=(11, 18), host=(1,), why="axes as host values, which torch.export needs")
+@OPERATORS.add("ReduceSum", versions=(1, 18), host=(1,), why="axes as host values, which torch.export needs")
 def reduce_sum(data: torch.Tensor, axes: Axes = None, *, keepdims: int = 1, noop_with_empty_axes: int = 0) -> torch.Tensor:
     """ReduceSum."""
     return _sum(data, _axes(data, axes, noop_with_empty_axes), bool(keepdims))
 
 
-@OPERATORS.add("ReduceMean", versions=(11, 18), host=(1,), why=_WHY)
+@OPERATORS.add("ReduceMean", versions=(1, 18), host=(1,), why=_WHY)
 def reduce_mean(data: torch.Tensor, axes: Axes = None, *, keepdims: int = 1, noop_with_empty_axes: int = 0) -> torch.Tensor:
     """ReduceMean; of whole numbers, rounded towards zero."""
     dims = _axes(data, axes, noop_with_empty_axes)
@@ -45,7 +45,7 @@ def reduce_mean(data: torch.Tensor, axes: Axes = None, *, keepdims: int = 1, noo
     return torch.div(_sum(data, dims, bool(keepdims)), count, rounding_mode="trunc").to(data.dtype)
 
 
-@OPERATORS.add("ReduceProd", versions=(11, 18), host=(1,), why=_WHY)
+@OPERATORS.add("ReduceProd", versions=(1, 18), host=(1,), why=_WHY)
 def reduce_prod(data: torch.Tensor, axes: Axes = None, *, keepdims: int = 1, noop_with_empty_axes: int = 0) -> torch.Tensor:
     """ReduceProd; torch multiplies along one axis at a time."""
     dims = sorted((dim % max(data.ndim, 1) for dim in _axes(data, axes, noop_with_empty_axes)), reverse=True)
@@ -54,13 +54,13 @@ def reduce_prod(data: torch.Tensor, axes: Axes = None, *, keepdims: int = 1, noo
     return data
 
 
-@OPERATORS.add("ReduceMax", versions=(11, 20), host=(1,), why=_WHY)
+@OPERATORS.add("ReduceMax", versions=(1, 20), host=(1,), why=_WHY)
 def reduce_max(data: torch.Tensor, axes: Axes = None, *, keepdims: int = 1, noop_with_empty_axes: int = 0) -> torch.Tensor:
     """ReduceMax."""
     return _extreme(torch.amax, data, _axes(data, axes, noop_with_empty_axes), bool(keepdims), lowest=True)
 
 
-@OPERATORS.add("ReduceMin", versions=(11, 20), host=(1,), why=_WHY)
+@OPERATORS.add("ReduceMin", versions=(1, 20), host=(1,), why=_WHY)
 def reduce_min(data: torch.Tensor, axes: Axes = None, *, keepdims: int = 1, noop_with_empty_axes: int = 0) -> torch.Tensor:
     """ReduceMin."""
     return _extreme(torch.amin, data, _axes(data, axes, noop_with_empty_axes), bool(keepdims), lowest=False)
@@ -87,32 +87,32 @@ def _bound(dtype: torch.dtype, *, lowest: bool) -> float | int | bool:
     return torch.iinfo(dtype).min if lowest else torch.iinfo(dtype).max
 
 
-@OPERATORS.add("ReduceL1", versions=(11, 18), host=(1,), why=_WHY)
+@OPERATORS.add("ReduceL1", versions=(1, 18), host=(1,), why=_WHY)
 def reduce_l1(data: torch.Tensor, axes: Axes = None, *, keepdims: int = 1, noop_with_empty_axes: int = 0) -> torch.Tensor:
     """ReduceL1; where no axis is reduced, the absolute values."""
     return _sum(data.abs(), _axes(data, axes, noop_with_empty_axes), bool(keepdims))
 
 
-@OPERATORS.add("ReduceL2", versions=(11, 18), host=(1,), why=_WHY)
+@OPERATORS.add("ReduceL2", versions=(1, 18), host=(1,), why=_WHY)
 def reduce_l2(data: torch.Tensor, axes: Axes = None, *, keepdims: int = 1, noop_with_empty_axes: int = 0) -> torch.Tensor:
     """ReduceL2."""
     squares = _sum(data * data, _axes(data, axes, noop_with_empty_axes), bool(keepdims))
     return torch.sqrt(squares).to(data.dtype)
 
 
-@OPERATORS.add("ReduceSumSquare", versions=(11, 18), host=(1,), why=_WHY)
+@OPERATORS.add("ReduceSumSquare", versions=(1, 18), host=(1,), why=_WHY)
 def reduce_sum_square(data: torch.Tensor, axes: Axes = None, *, keepdims: int = 1, noop_with_empty_axes: int = 0) -> torch.Tensor:
     """ReduceSumSquare."""
     return _sum(data * data, _axes(data, axes, noop_with_empty_axes), bool(keepdims))
 
 
-@OPERATORS.add("ReduceLogSum", versions=(11, 18), host=(1,), why=_WHY)
+@OPERATORS.add("ReduceLogSum", versions=(1, 18), host=(1,), why=_WHY)
 def reduce_log_sum(data: torch.Tensor, axes: Axes = None, *, keepdims: int = 1, noop_with_empty_axes: int = 0) -> torch.Tensor:
     """ReduceLogSum."""
     return torch.log(_sum(data, _axes(data, axes, noop_with_empty_axes), bool(keepdims))).to(data.dtype)
 
 
-@OPERATORS.add("ReduceLogSumExp", versions=(11, 18), host=(1,), why=_WHY)
+@OPERATORS.add("ReduceLogSumExp", versions=(1, 18), host=(1,), why=_WHY)
 def reduce_log_sum_exp(data: torch.Tensor, axes: Axes = None, *, keepdims: int = 1, noop_with_empty_axes: int = 0) -> torch.Tensor:
     """ReduceLogSumExp."""
     dims = _axes(data, axes, noop_with_empty_axes)

@@ -12,7 +12,7 @@ _HOST: Final = "sizes as host values, which torch.compile and torch.export need"
 Ints = tuple[int, ...]
 
 
-@OPERATORS.add("Shape", versions=(13, 25), why=_HOST)
+@OPERATORS.add("Shape", versions=(1, 25), why=_HOST)
 def shape(data: torch.Tensor, *, start: int = 0, end: int | None = None) -> torch.Tensor:
     """Shape, where it is wanted as a tensor alone."""
     sizes = tuple(data.shape)[start:end]
@@ -21,7 +21,7 @@ def shape(data: torch.Tensor, *, start: int = 0, end: int | None = None) -> torc
     return torch.stack([torch.scalar_tensor(size, dtype=torch.int64, device=data.device) for size in sizes])
 
 
-@OPERATORS.add("Size", versions=(13, 25), why=_HOST)
+@OPERATORS.add("Size", versions=(1, 25), why=_HOST)
 def size(data: torch.Tensor) -> torch.Tensor:
     """Size, where it is wanted as a tensor alone."""
     return torch.scalar_tensor(data.numel(), dtype=torch.int64, device=data.device)
@@ -33,7 +33,7 @@ def identity(data: Any) -> Any:
     return data
 
 
-@OPERATORS.add("Reshape", versions=(13, 25), host=(1,), why=_HOST + "; allowzero")
+@OPERATORS.add("Reshape", versions=(5, 25), host=(1,), why=_HOST + "; allowzero")
 def reshape(data: torch.Tensor, target: Ints, *, allowzero: int = 0) -> torch.Tensor:
     """Reshape; a size of 0 keeps the axis's own unless `allowzero` is set."""
     if not allowzero:
@@ -44,7 +44,7 @@ def reshape(data: torch.Tensor, target: Ints, *, allowzero: int = 0) -> torch.Te
     return torch.reshape(data, target)
 
 
-@OPERATORS.add("Flatten", versions=(13, 25), why="axis 0, and sizes that are not known")
+@OPERATORS.add("Flatten", versions=(1, 25), why="axis 0, and sizes that are not known")
 def flatten(data: torch.Tensor, *, axis: int = 1) -> torch.Tensor:
     """Flatten to a matrix: the axes before `axis` are its rows."""
     axis = axis + data.ndim if axis < 0 else axis
@@ -57,7 +57,7 @@ def expand(data: torch.Tensor, target: Ints) -> torch.Tensor:
     return data.expand(torch.broadcast_shapes(tuple(data.shape), tuple(target)))
 
 
-@OPERATORS.add("Squeeze", versions=(13, 25), host=(1,), why=_HOST)
+@OPERATORS.add("Squeeze", versions=(1, 25), host=(1,), why=_HOST)
 def squeeze(data: torch.Tensor, axes: Ints | None = None) -> torch.Tensor:
     """Squeeze; an axis that is named must have size 1."""
     if axes is None:
@@ -67,34 +67,35 @@ def squeeze(data: torch.Tensor, axes: Ints | None = None) -> torch.Tensor:
     return torch.squeeze(data, axes)
 
 
-@OPERATORS.add("Unsqueeze", versions=(13, 25), host=(1,), why=_HOST)
-def unsqueeze(data: torch.Tensor, axes: Ints) -> torch.Tensor:
-    """Unsqueeze; axes count in the result."""
+@OPERATORS.add("Unsqueeze", versions=(1, 25), host=(1,), why=_HOST)
+def unsqueeze(data: torch.Tensor, axes: Ints | int) -> torch.Tensor:
+    """Unsqueeze; axes count in the result. Some graphs give one axis as a number."""
+    axes = (axes,) if isinstance(axes, int) else axes
     rank = data.ndim + len(axes)
     for axis in sorted(axis + rank if axis < 0 else axis for axis in axes):
         data = data.unsqueeze(axis)
     return data
 
 
-@OPERATORS.add("Transpose", versions=(13, 25), why="a permutation that is left out")
+@OPERATORS.add("Transpose", versions=(1, 25), why="a permutation that is left out")
 def transpose(data: torch.Tensor, *, perm: Ints | None = None) -> torch.Tensor:
     """Transpose; without a permutation, the axes in reverse order."""
     return torch.permute(data, tuple(reversed(range(data.ndim))) if perm is None else perm)
 
 
-@OPERATORS.add("Concat", versions=(11, 13), why="operands that are shapes")
+@OPERATORS.add("Concat", versions=(4, 13), why="operands that are shapes")
 def concat(*tensors: torch.Tensor, axis: int) -> torch.Tensor:
     """Concat."""
     return torch.cat(tensors, axis)
 
 
-@OPERATORS.add("Split", versions=(13, 18), host=(1,), many=True, why=_HOST + "; num_outputs")
+@OPERATORS.add("Split", versions=(2, 18), host=(1,), many=True, why=_HOST + "; num_outputs")
 def split(
-    data: torch.Tensor, sizes: Ints | None = None, *, axis: int = 0, num_outputs: int | None = None, count: int
+    data: torch.Tensor, split: Ints | None = None, *, axis: int = 0, num_outputs: int | None = None, count: int
 ) -> tuple[torch.Tensor, ...]:
     """Split; into equal parts, of which the last may be smaller, where no sizes are given."""
-    if sizes is not None:
-        return torch.split(data, list(sizes), axis)
+    if split is not None:
+        return torch.split(data, list(split), axis)
     parts, length = num_outputs or count, data.shape[axis]
     part = (length + parts - 1) // parts
     return torch.split(data, [part] * (parts - 1) + [length - part * (parts - 1)], axis)
@@ -127,7 +128,7 @@ def _backwards(data: torch.Tensor, axis: int, start: int, end: int, step: int) -
     return data.index_select(axis, index)
 
 
-@OPERATORS.add("Tile", versions=(13, 13), host=(1,), why=_HOST)
+@OPERATORS.add("Tile", versions=(6, 13), host=(1,), why=_HOST)
 def tile(data: torch.Tensor, repeats: Ints) -> torch.Tensor:
     """Tile."""
     return data.repeat(repeats)
@@ -163,7 +164,7 @@ def depth_to_space(data: torch.Tensor, *, blocksize: int, mode: str = "DCR") -> 
     return blocks.reshape(batch, rest, height * blocksize, width * blocksize)
 
 
-@OPERATORS.add("SpaceToDepth", versions=(13, 13), why="onnx2torch has none")
+@OPERATORS.add("SpaceToDepth", versions=(1, 13), why="onnx2torch has none")
 def space_to_depth(data: torch.Tensor, *, blocksize: int) -> torch.Tensor:
     """SpaceToDepth."""
     batch, channels, height, width = data.shape
@@ -172,7 +173,7 @@ def space_to_depth(data: torch.Tensor, *, blocksize: int) -> torch.Tensor:
     return blocks.reshape(batch, channels * blocksize * blocksize, down, across)
 
 
-@OPERATORS.add("Pad", versions=(13, 25), host=(1, 2, 3), why=_HOST + "; reflection of any axis")
+@OPERATORS.add("Pad", versions=(11, 25), host=(1, 2, 3), why=_HOST + "; reflection of any axis")
 def pad(
     data: torch.Tensor, pads: Ints, value: float | None = None, axes: Ints | None = None, *, mode: str = "constant"
 ) -> torch.Tensor:

@@ -1,0 +1,133 @@
+"""Runs node tests, as a process that may die: `python -m benchmarks.operators.child ours|onnx2torch released|installed`.
+
+Names of cases come in, one a line, after the operators that they may hold in the first line; for each a line of JSON
+goes out.
+"""
+
+import json
+import sys
+import warnings
+from collections.abc import Callable, Sequence
+from typing import Any, Final
+
+import numpy as np
+import torch
+
+from benchmarks.operators.cases import Case, installed, released
+from server.errors import GraphNotLowerable
+from server.lowering import lower
+from server.lowering.dtypes import to_torch
+
+PASSED: Final = "passed"
+REFUSED: Final = "refused"
+WRONG: Final = "wrong"
+FAILED: Final = "failed"
+Runner = Callable[[Sequence[Any]], Sequence[Any]]
+
+
+def tensor(value: Any) -> Any:
+    """An array as torch takes it; lists become lists."""
+    if isinstance(value, list):
+        return [tensor(one) for one in value]
+    if value is None:
+        return None
+    array = np.asarray(value)
+    if array.dtype.kind in "OSU":
+        msg = "torch has no strings"
+        raise GraphNotLowerable("", "", msg)
+    if array.dtype.kind == "V" or array.dtype.name not in np.sctypeDict:
+        from onnx import numpy_helper  # noqa: PLC0415 - for the few cases with other floats
+
+        return to_torch(numpy_helper.from_array(array))
+    return torch.from_numpy(np.array(array))
+
+
+def ours(case: Case) -> Runner:
+    """Through server.lowering, in eager mode."""
+    module = lower(case.model)
+    return lambda inputs: module(*inputs)
+
+
+def bare(case: Case) -> Runner:
+    """Through onnx2torch alone."""
+    from onnx2torch import convert  # noqa: PLC0415 - not needed for ours
+
+    module = convert(case.model)
+
+    def run(inputs: Sequence[Any]) -> Sequence[Any]:
+        result = module(*inputs)
+        return result if isinstance(result, tuple | list) else (result,)
+
+    return run
+
+
+RUNNERS: Final = {"ours": ours, "onnx2torch": bare}
+
+
+def outcome(case: Case, make: Callable[[Case], Runner]) -> tuple[str, str]:
+    """What became of a case, and why.
+
+    Refused: it was not lowered, with an error. Failed: it was, and raised an error when it ran. Wrong: it answered, and
+    the answer was wrong.
+    """
+    try:
+        run = make(case)
+        inputs = [[tensor(value) for value in arrays] for arrays, _ in case.sets]
+    except Exception as error:  # noqa: BLE001 - whatever a converter raises, it is its way to refuse
+        return REFUSED, f"{type(error).__name__}: {error}"
+    for given, (_, wanted) in zip(inputs, case.sets, strict=True):
+        try:
+            with torch.no_grad():
+                answer = run(given)
+        except GraphNotLowerable as error:
+            return REFUSED, str(error)
+        except Exception as error:  # noqa: BLE001 - as above
+            return FAILED, f"{type(error).__name__}: {error}"
+        difference = compare(list(answer), wanted, case)
+        if difference:
+            return WRONG, difference
+    return PASSED, ""
+
+
+def compare(answer: Sequence[Any], wanted: Sequence[Any], case: Case) -> str:
+    """What differs, or "": number, dtype and shape of the outputs, then their values within the tolerance."""
+    if len(answer) != len(wanted):
+        return f"{len(answer)} outputs instead of {len(wanted)}"
+    for got, want in zip(answer, wanted, strict=True):
+        if isinstance(want, list) or isinstance(got, list | tuple):
+            if difference := compare(list(got), want, case):
+                return difference
+            continue
+        goal = tensor(want)
+        if not isinstance(got, torch.Tensor):
+            return f"{type(got).__name__} instead of a tensor"
+        if got.dtype != goal.dtype or got.shape != goal.shape:
+            return f"{got.dtype} {tuple(got.shape)} instead of {goal.dtype} {tuple(goal.shape)}"
+        if difference := _values(got, goal, case):
+            return difference
+    return ""
+
+
+def _values(got: torch.Tensor, goal: torch.Tensor, case: Case) -> str:
+    exact = torch.complex128 if goal.is_complex() else torch.float64
+    if not goal.is_floating_point() and not goal.is_complex():
+        return "" if bool(torch.equal(got, goal)) else "other whole numbers"
+    one, other = got.detach().to(exact).numpy(), goal.to(exact).numpy()
+    if np.allclose(one, other, rtol=case.rtol, atol=case.atol, equal_nan=True):
+        return ""
+    return f"up to {np.nanmax(np.abs(one - other)):.3g} off"
+
+
+def main(runner: str, origin: str) -> None:
+    """Answer the names on standard input."""
+    warnings.simplefilter("ignore")
+    torch.set_num_threads(1)
+    names = frozenset(sys.stdin.readline().split())
+    cases = {case.name: case for case in {"released": released, "installed": installed}[origin](names)}
+    for line in sys.stdin:
+        kind, reason = outcome(cases[line.strip()], RUNNERS[runner])
+        print(json.dumps([kind, reason[:300]]), flush=True)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], sys.argv[2])
