@@ -126,7 +126,7 @@ class _Counting:
         return None if isinstance(value, tuple) else value
 
     def _counter(self, name: str) -> Any:
-        """k of a value that is i + k in step i, on the host; None for other values."""
+        """K of a value that is i + k in step i, on the host; None for other values."""
         name = self._plain(name)
         if name == self.body.inputs[0]:
             return 0
@@ -138,8 +138,7 @@ class _Counting:
                     return offset + extra if isinstance(offset, int) else None
             return None
         if name in self.initial and self._steps_by_one(name):
-            first = self._literal(self.initial[name])
-            return first
+            return self._literal(self.initial[name])
         return None
 
     def _steps_by_one(self, name: str) -> bool:

@@ -30,11 +30,15 @@ REVIEWED: Final[Mapping[str, tuple[int, int]]] = {
 }  # fmt: skip
 
 
+# Their first version differs from the next by an attribute about memory, which says nothing of the result.
+_AS_IN_6: Final = frozenset({
+    "Abs", "Ceil", "Exp", "Floor", "Log", "Neg", "Reciprocal", "Relu", "Sigmoid", "Sqrt", "Tanh",
+})  # fmt: skip
+
+
 def supplies(node: Node) -> bool:
     """Whether onnx2torch's converter is used for a node that our table does not have."""
     return node.operator in REVIEWED and node.version <= REVIEWED[node.operator][1]
-
-
 
 
 def convert(node: Node, graph: Graph) -> tuple[nn.Module, Sequence[str]]:
@@ -51,6 +55,8 @@ def convert(node: Node, graph: Graph) -> tuple[nn.Module, Sequence[str]]:
         tensor for name in node.inputs if name and (tensor := graph.constant(name)) is not None and len(tensor.dims) < 2
     )
     version = min(node.version, REVIEWED[node.operator][0])
+    if version == 1 and node.operator in _AS_IN_6:
+        version = 6
     try:
         module, mapping = get_converter(node.operator, version)(OnnxNode(node.proto, node.name), OnnxGraph(alone))
     except NotImplementedError as error:

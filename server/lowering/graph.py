@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
+import numpy as np
 import onnx
 from onnx import defs, inliner, numpy_helper, shape_inference
 
@@ -136,9 +137,7 @@ def _infer(proto: onnx.ModelProto) -> onnx.GraphProto:
     """The graph with the types of all values, its large constants left empty."""
     light = onnx.ModelProto(ir_version=proto.ir_version, opset_import=proto.opset_import)
     graph = proto.graph
-    light.graph.CopyFrom(
-        onnx.GraphProto(name=graph.name, node=graph.node, input=graph.input, output=graph.output)
-    )
+    light.graph.CopyFrom(onnx.GraphProto(name=graph.name, node=graph.node, input=graph.input, output=graph.output))
     light.graph.value_info.extend(graph.value_info)
     for tensor in graph.initializer:
         if elements(tensor) <= _SMALL_ELEMENTS:
@@ -159,9 +158,7 @@ def elements(tensor: onnx.TensorProto) -> int:
     return count
 
 
-def _graph(
-    proto: onnx.GraphProto, inferred: onnx.GraphProto, opsets: Mapping[str, int], parent: Graph | None
-) -> Graph:
+def _graph(proto: onnx.GraphProto, inferred: onnx.GraphProto, opsets: Mapping[str, int], parent: Graph | None) -> Graph:
     constants = {tensor.name: tensor for tensor in proto.initializer}
     if proto.sparse_initializer:
         raise GraphNotLowerable("", "", "sparse initializers have no form here")
@@ -210,7 +207,9 @@ def _node(proto: onnx.NodeProto, known: onnx.NodeProto, opsets: Mapping[str, int
         version = defs.get_schema(proto.op_type, opsets[domain], domain).since_version
     except defs.SchemaError:
         version = 0  # no standard operator
-    inner = {attribute.name: attribute.g for attribute in known.attribute if attribute.type == onnx.AttributeProto.GRAPH}
+    inner = {
+        attribute.name: attribute.g for attribute in known.attribute if attribute.type == onnx.AttributeProto.GRAPH
+    }
     attributes = {}
     for attribute in proto.attribute:
         if attribute.type == onnx.AttributeProto.GRAPH:
@@ -240,4 +239,4 @@ def _constant(node: onnx.NodeProto) -> onnx.TensorProto:
     kinds = {"value_float": "float32", "value_floats": "float32", "value_int": "int64", "value_ints": "int64"}
     if attribute.name not in kinds:
         raise GraphNotLowerable("Constant", node.name or node.output[0], f"a constant given as {attribute.name}")
-    return numpy_helper.from_array(numpy_helper.np.array(value, kinds[attribute.name]), node.output[0])
+    return numpy_helper.from_array(np.array(value, kinds[attribute.name]), node.output[0])

@@ -117,16 +117,13 @@ def power(base: Value, exponent: Value) -> Value:
 
 
 def _whole(number: Number) -> Number:
-    if isinstance(number, torch.SymFloat):
-        return torch.sym_int(number)  # type: ignore[no-untyped-call] # rounds towards zero, as ONNX does
-    return number if isinstance(number, torch.SymInt) else int(number)
+    """Rounded towards zero, as ONNX does."""
+    return torch.sym_int(number)
 
 
 def _real(number: Number) -> Number:
-    """As a single-precision number; whole numbers below 2**24 are exact as they are."""
-    if isinstance(number, torch.SymInt):
-        return torch.sym_float(number)
-    return number if isinstance(number, torch.SymFloat) else _rounded(float(number))
+    """As a single-precision number: whole numbers below 2**24, which sizes are, are exact as they are."""
+    return torch.sym_float(number)
 
 
 def _rounded(number: float) -> float:
@@ -150,10 +147,10 @@ def _is_real(number: Number) -> bool:
 def _single(function: Callable[[Number, Number], Number], one: Number, other: Number) -> Number:
     """A product or quotient in single precision.
 
-    With a symbolic operand the result stays in double precision where rounding up or down afterwards must give the
-    same: dividing by a whole number, or scaling by a power of two. In other cases the size is pinned to its value.
+    The result stays in double precision where rounding up or down afterwards must give the same: dividing by a whole
+    number, or scaling by a power of two. In other cases a symbolic size is pinned to its value.
     """
-    if isinstance(one, torch.SymFloat) and isinstance(other, float):
+    if isinstance(other, float):
         exact = other.is_integer() if function is operator.truediv else math.frexp(other)[0] in {0.5, -0.5}
         if exact:
             return function(one, other)

@@ -5,7 +5,7 @@ computed as an operator.
 """
 
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, cast
 
 import torch
 from torch import nn
@@ -84,9 +84,7 @@ def _bias_behind(node: Node, walk: "Walk", width: int) -> str:
     return ""
 
 
-def _linear(
-    node: Node, walk: "Walk", data: str, kernel: str, bias: str, order: tuple[int, ...]
-) -> bool:
+def _linear(node: Node, walk: "Walk", data: str, kernel: str, bias: str, order: tuple[int, ...]) -> bool:
     weight = _parameter(walk, kernel, order)
     offset = _parameter(walk, bias) if bias else None
     if weight is None or (bias and offset is None):
@@ -143,10 +141,12 @@ def conv(node: Node, walk: "Walk") -> bool:
         return False
     value, own = _padding(node, walk, walk.tensor(data), dims[2:])
     rank, group = len(dims) - 2, node.attributes.get("group", 1)
+    strides: Any = spatial(node.attributes.get("strides"), rank)
+    dilations: Any = spatial(node.attributes.get("dilations"), rank)
+    sizes: Any = dims[2:]
     module = _CONVOLUTIONS[rank](
-        dims[1] * group, dims[0], dims[2:], padding=own, groups=group, bias=bool(bias), device="meta",  # type: ignore[arg-type] # as many numbers as the class has axes
-        stride=spatial(node.attributes.get("strides"), rank), dilation=spatial(node.attributes.get("dilations"), rank),
-    )  # fmt: skip
+        dims[1] * group, dims[0], sizes, strides, cast("Any", own), dilations, group, bias=bool(bias), device="meta"
+    )
     module.weight = weight
     if offset is not None:
         module.bias = offset
@@ -234,7 +234,9 @@ def gather(node: Node, walk: "Walk") -> bool:
         return False
     module = nn.Embedding(dims[0], dims[1], device="meta")
     module.weight = weight
-    _emit(node, walk, walk.call(counted, walk.tensor(indices), dims[0], name=f"{indices}_rows"), module, {"weight": table})
+    _emit(
+        node, walk, walk.call(counted, walk.tensor(indices), dims[0], name=f"{indices}_rows"), module, {"weight": table}
+    )
     return True
 
 

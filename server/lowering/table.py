@@ -75,9 +75,7 @@ class Table:
                 if name in self.entries:
                     msg = f"{name} is in the table already"
                     raise ValueError(msg)
-                self.entries[name] = Operator(
-                    name, *versions, function, frozenset(host), many, why, refuse, parameters
-                )
+                self.entries[name] = Operator(name, *versions, function, frozenset(host), many, why, refuse, parameters)
             return function
 
         return enter

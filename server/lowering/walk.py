@@ -208,9 +208,7 @@ class Walk:
 
     def captured(self, graph: Graph) -> tuple[Any, ...]:
         """What a body uses of this graph, in the order in which its module takes it."""
-        return tuple(
-            self._numbers[name] if name in self.host_names else self.tensor(name) for name in graph.captured()
-        )
+        return tuple(self._numbers[name] if name in self.host_names else self.tensor(name) for name in graph.captured())
 
     def anchor(self) -> fx.Node:
         """A tensor on the module's device."""

@@ -97,7 +97,7 @@ def _seen(
     """Which keys each query may see, by their places alone; None for all."""
     steps = torch.arange(query.shape[2], device=query.device).unsqueeze(1) + offset
     places = torch.arange(key.shape[2], device=query.device)
-    conditions = []
+    conditions: list[torch.Tensor] = []
     if is_causal:
         conditions.append(places <= steps)
     if left >= 0:

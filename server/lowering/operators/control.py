@@ -129,13 +129,16 @@ def _traced_loop(
         following, *after = body(step, condition, *whole(values), *captured)
         if len(after) > len(state):
             raise GraphNotLowerable(
-                "Loop", "", "it collects outputs of a number of steps that depends on the data, which has no compiled form"
+                "Loop",
+                "",
+                "it collects outputs of a number of steps that depends on the data, which has no compiled form",
             )
         return (step + 1, following.reshape(()).clone(), *changed(after))
 
     first = going if start is None else torch.as_tensor(start, device=like.device).reshape(()).to(torch.bool)
     zero = torch.zeros((), dtype=torch.int64, device=like.device)
-    _, _, *last = while_loop(goes_on, advance, (zero, first.clone(), *(_own(value) for value in moving)))
+    initial = (zero, first.clone(), *(_own(value) for value in moving))
+    _, _, *last = while_loop(goes_on, advance, initial)  # type: ignore[no-untyped-call] # torch's
     return tuple(whole(last))
 
 

@@ -46,9 +46,7 @@ def conv_transpose(
     full = _TRANSPOSED[rank](data, weight, bias, strides, 0, 0, group, dilations)
     lengths = [
         (size - 1) * stride + (width - 1) * dilation + 1
-        for size, stride, width, dilation in zip(
-            data.shape[2:], strides, weight.shape[2:], dilations, strict=True
-        )
+        for size, stride, width, dilation in zip(data.shape[2:], strides, weight.shape[2:], dilations, strict=True)
     ]
     pairs = explicit(pads, rank) if auto_pad in {"NOTSET", "", "VALID"} else None
     cut = []
@@ -68,9 +66,7 @@ def conv_transpose(
     return grown
 
 
-def _with_bias(
-    grown: torch.Tensor, bias: torch.Tensor, cut: list[tuple[int, int]], full: torch.Tensor
-) -> torch.Tensor:
+def _with_bias(grown: torch.Tensor, bias: torch.Tensor, cut: list[tuple[int, int]], full: torch.Tensor) -> torch.Tensor:
     """Add the bias where padding added zeros."""
     inside = padded(torch.ones_like(full[:1, :1]), tuple(cut))
     return grown + (1 - inside) * bias.reshape([1, -1] + [1] * (full.ndim - 2))

@@ -83,9 +83,7 @@ def scatter_nd(
 
 
 @OPERATORS.add("OneHot", versions=(11, 11), host=(1,), why=_MISSING)
-def one_hot(
-    indices: torch.Tensor, depth: int | tuple[int], values: torch.Tensor, *, axis: int = -1
-) -> torch.Tensor:
+def one_hot(indices: torch.Tensor, depth: int | tuple[int], values: torch.Tensor, *, axis: int = -1) -> torch.Tensor:
     """OneHot; positions below 0 count from the end, those out of range give no `on` at all."""
     width = int(depth[0] if isinstance(depth, tuple) else depth)
     axis = axis + indices.ndim + 1 if axis < 0 else axis
@@ -171,7 +169,7 @@ def non_max_suppression(
         for kind in range(scores.shape[1]):
             own = scores[batch, kind]
             able = torch.arange(own.shape[0], device=own.device) if least is None else torch.nonzero(own > least)[:, 0]
-            kept = able[nms(corners[batch][able], own[able], share)][: int(most)]
+            kept = able[nms(corners[batch][able], own[able], share)][: int(most or 0)]
             found.append(torch.stack([torch.full_like(kept, batch), torch.full_like(kept, kind), kept], 1))
     return torch.cat(found)
 
@@ -180,7 +178,9 @@ def _refuse_maximum(node: Node, graph: Graph) -> str | None:  # noqa: ARG001 - t
     return "mode max has no form here" if node.attributes.get("mode", "avg") != "avg" else None
 
 
-@OPERATORS.add("RoiAlign", versions=(16, 22), refuse=_refuse_maximum, why="its import of torchvision, put off until used")
+@OPERATORS.add(
+    "RoiAlign", versions=(16, 22), refuse=_refuse_maximum, why="its import of torchvision, put off until used"
+)
 def roi_align(
     data: torch.Tensor, boxes: torch.Tensor, rows: torch.Tensor, *, mode: str = "avg",  # noqa: ARG001 - see above
     coordinate_transformation_mode: str = "half_pixel", output_height: int = 1, output_width: int = 1,

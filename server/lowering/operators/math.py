@@ -99,9 +99,7 @@ def mean(first: torch.Tensor, *others: torch.Tensor) -> torch.Tensor:
 
 
 @OPERATORS.add("Clip", versions=(11, 13), why="bounds that are computed")
-def clip(
-    data: torch.Tensor, low: torch.Tensor | None = None, high: torch.Tensor | None = None
-) -> torch.Tensor:
+def clip(data: torch.Tensor, low: torch.Tensor | None = None, high: torch.Tensor | None = None) -> torch.Tensor:
     """Clip."""
     if low is not None:
         data = computed(torch.maximum, data, low, ordered=True)
@@ -185,7 +183,9 @@ def gelu(data: torch.Tensor, *, approximate: str = "none") -> torch.Tensor:
 
 
 @OPERATORS.add("Selu", versions=(6, 22), why="alpha and gamma other than the default ones")
-def selu(data: torch.Tensor, *, alpha: float = 1.67326319217681884765625, gamma: float = 1.05070102214813232421875) -> torch.Tensor:
+def selu(
+    data: torch.Tensor, *, alpha: float = 1.67326319217681884765625, gamma: float = 1.05070102214813232421875
+) -> torch.Tensor:
     """Selu."""
     return gamma * torch.where(data > 0, data, alpha * torch.expm1(data))
 
@@ -200,7 +200,8 @@ def lp_normalization(data: torch.Tensor, *, axis: int = -1, p: int = 2) -> torch
 @OPERATORS.add("Det", versions=(11, 22), why=_MISSING)
 def det(data: torch.Tensor) -> torch.Tensor:
     """Det, the determinant."""
-    return torch.linalg.det(data)
+    determinant: torch.Tensor = torch.linalg.det(data)
+    return determinant
 
 
 @OPERATORS.add("Einsum", versions=(12, 12), why="element types that torch.einsum does not multiply")
@@ -232,7 +233,12 @@ def _refuse_type(node: Node, graph: Graph) -> str | None:
     return None
 
 
-@OPERATORS.add("Cast", versions=(6, 25), refuse=_refuse_type, why="half of onnx2torch's element types; the number of the type decides")
+@OPERATORS.add(
+    "Cast",
+    versions=(6, 25),
+    refuse=_refuse_type,
+    why="half of onnx2torch's element types; the number of the type decides",
+)
 def cast(data: torch.Tensor, *, to: int, saturate: int = 1, round_mode: str = "up") -> torch.Tensor:  # noqa: ARG001 - both are for eight-bit floats
     """Cast to an element type that torch has."""
     return data.to(TORCH_DTYPES[to])

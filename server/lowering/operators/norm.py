@@ -1,6 +1,5 @@
 """Normalisations. With constant weights some become layers (`server.lowering.layers`)."""
 
-
 from typing import Final
 
 import torch
@@ -58,9 +57,7 @@ def layer_normalization(
 
 
 @OPERATORS.add("LRN", versions=(13, 13), why="an even `size`, whose window onnx2torch puts one channel too low")
-def lrn(
-    data: torch.Tensor, *, alpha: float = 1e-4, beta: float = 0.75, bias: float = 1.0, size: int
-) -> torch.Tensor:
+def lrn(data: torch.Tensor, *, alpha: float = 1e-4, beta: float = 0.75, bias: float = 1.0, size: int) -> torch.Tensor:
     """LRN: the window of a channel begins floor((size - 1) / 2) channels before it."""
     before = (size - 1) // 2
     squares = functional.pad((data * data).unsqueeze(1), [0, 0] * (data.ndim - 2) + [before, size - 1 - before])
@@ -76,5 +73,3 @@ def mean_variance_normalization(data: torch.Tensor, *, axes: tuple[int, ...] = (
     """MeanVarianceNormalization."""
     variance, mean = torch.var_mean(data, axes, correction=0, keepdim=True)
     return (data - mean) / (torch.sqrt(variance) + 1e-9)
-
-

@@ -143,7 +143,8 @@ def global_max_pool(data: torch.Tensor) -> torch.Tensor:
 @OPERATORS.add("GlobalLpPool", versions=(2, 22), why="onnx2torch has none")
 def global_lp_pool(data: torch.Tensor, *, p: int = 2) -> torch.Tensor:
     """GlobalLpPool."""
-    return torch.linalg.vector_norm(data, p, dim=_spatial_axes(data), keepdim=True)
+    norm: torch.Tensor = torch.linalg.vector_norm(data, p, dim=_spatial_axes(data), keepdim=True)
+    return norm
 
 
 @OPERATORS.add("MaxUnpool", versions=(11, 22), host=(2,), why="onnx2torch has none")

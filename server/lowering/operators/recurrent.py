@@ -24,31 +24,25 @@ Floats = tuple[float, ...]
 
 
 def _activation(name: str, alpha: float | None, beta: float | None) -> Activation:
-    plain: dict[str, Activation] = {
+    """One of ONNX's activation functions; the defaults of alpha and beta depend on which."""
+
+    def a(default: float) -> float:
+        return default if alpha is None else alpha
+
+    def b(default: float) -> float:
+        return default if beta is None else beta
+
+    functions: dict[str, Activation] = {
         "relu": torch.relu, "tanh": torch.tanh, "sigmoid": torch.sigmoid, "softsign": functional.softsign,
         "softplus": functional.softplus,
+        "leakyrelu": lambda x: functional.leaky_relu(x, a(0.01)),
+        "elu": lambda x: functional.elu(x, a(1.0)),
+        "thresholdedrelu": lambda x: torch.where(x > a(1.0), x, torch.zeros_like(x)),
+        "affine": lambda x: a(1.0) * x + b(0.0),
+        "scaledtanh": lambda x: a(1.0) * torch.tanh(b(1.0) * x),
+        "hardsigmoid": lambda x: torch.clamp(a(0.2) * x + b(0.5), 0.0, 1.0),
     }  # fmt: skip
-    kind = name.lower()
-    if kind in plain:
-        return plain[kind]
-
-    def or_default(value: float | None, default: float) -> float:
-        return default if value is None else value
-
-    if kind == "leakyrelu":
-        return lambda x: functional.leaky_relu(x, or_default(alpha, 0.01))
-    if kind == "elu":
-        return lambda x: functional.elu(x, or_default(alpha, 1.0))
-    if kind == "thresholdedrelu":
-        return lambda x: torch.where(x > or_default(alpha, 1.0), x, torch.zeros_like(x))
-    if kind == "affine":
-        return lambda x: or_default(alpha, 1.0) * x + or_default(beta, 0.0)
-    if kind == "scaledtanh":
-        return lambda x: or_default(alpha, 1.0) * torch.tanh(or_default(beta, 1.0) * x)
-    if kind == "hardsigmoid":
-        return lambda x: torch.clamp(or_default(alpha, 0.2) * x + or_default(beta, 0.5), 0.0, 1.0)
-    msg = f"activation {name} is not one of ONNX's"
-    raise ValueError(msg)
+    return functions[name.lower()]
 
 
 def _functions(
@@ -72,7 +66,9 @@ def _functions(
     return [functions[index * size : (index + 1) * size] for index in range(directions)]
 
 
-def run_steps(step: Step, state: State, inputs: torch.Tensor, lengths: torch.Tensor | None) -> tuple[torch.Tensor, State]:
+def run_steps(
+    step: Step, state: State, inputs: torch.Tensor, lengths: torch.Tensor | None
+) -> tuple[torch.Tensor, State]:
     """Apply a step to each time.
 
     Args:
@@ -131,9 +127,7 @@ def _run_directions(
         inputs = torch.matmul(series, weights[index].t())
         if bias is not None:
             inputs = inputs + bias[index][: bias.shape[1] // 2]
-        state = tuple(
-            data.new_zeros((data.shape[1], hidden)) if one is None else one[index] for one in initial
-        )
+        state = tuple(data.new_zeros((data.shape[1], hidden)) if one is None else one[index] for one in initial)
         output, last = run_steps(make_step(index), state, inputs, lengths)
         outputs.append(_reversed(output, lengths) if backwards else output)
         states.append(last)
@@ -198,7 +192,7 @@ def gru(
         def step(x: torch.Tensor, state: State) -> State:
             (h,) = state
             both = torch.matmul(h, own[:, : 2 * hidden]) + extra[: 2 * hidden] + x[:, : 2 * hidden]
-            update, reset = gate(_clipped(both, clip)).split(hidden, 1)
+            update, reset = torch.chunk(gate(_clipped(both, clip)), 2, 1)
             if linear_before_reset:
                 rest = reset * (torch.matmul(h, own[:, 2 * hidden :]) + extra[2 * hidden :])
             else:
@@ -227,11 +221,11 @@ def lstm(
     def make_step(index: int) -> Step:
         own, (gate, activate, show) = recurrent[index].t(), functions[index]
         extra = _recurrent_bias(bias, index, 4 * hidden, data)
-        looks = (0.0, 0.0, 0.0) if peepholes is None else peepholes[index].split(hidden)
+        looks = (0.0, 0.0, 0.0) if peepholes is None else torch.chunk(peepholes[index], 3)
 
         def step(x: torch.Tensor, state: State) -> State:
             h, c = state
-            i, o, f, new = (x + torch.matmul(h, own) + extra).split(hidden, 1)
+            i, o, f, new = torch.chunk(x + torch.matmul(h, own) + extra, 4, 1)
             i = gate(_clipped(i + looks[0] * c, clip))
             f = 1 - i if input_forget else gate(_clipped(f + looks[2] * c, clip))
             cell = f * c + i * activate(_clipped(new, clip))
@@ -242,6 +236,3 @@ def lstm(
 
     states = [initial, initial_cell]
     return _run_directions(data, weights, bias, lengths, states, direction, layout, hidden, make_step)[:count]
-
-
-

@@ -21,20 +21,22 @@ def _axes(data: torch.Tensor, axes: Axes, noop: int) -> tuple[int, ...]:
     return () if noop else tuple(range(data.ndim))
 
 
-
-
 def _sum(data: torch.Tensor, axes: tuple[int, ...], keep: bool) -> torch.Tensor:  # noqa: FBT001 - torch's own
     return torch.sum(data, axes, keepdim=keep, dtype=data.dtype) if axes else data
 
 
 @OPERATORS.add("ReduceSum", versions=(1, 18), host=(1,), why="axes as host values, which torch.export needs")
-def reduce_sum(data: torch.Tensor, axes: Axes = None, *, keepdims: int = 1, noop_with_empty_axes: int = 0) -> torch.Tensor:
+def reduce_sum(
+    data: torch.Tensor, axes: Axes = None, *, keepdims: int = 1, noop_with_empty_axes: int = 0
+) -> torch.Tensor:
     """ReduceSum."""
     return _sum(data, _axes(data, axes, noop_with_empty_axes), bool(keepdims))
 
 
 @OPERATORS.add("ReduceMean", versions=(1, 18), host=(1,), why=_WHY)
-def reduce_mean(data: torch.Tensor, axes: Axes = None, *, keepdims: int = 1, noop_with_empty_axes: int = 0) -> torch.Tensor:
+def reduce_mean(
+    data: torch.Tensor, axes: Axes = None, *, keepdims: int = 1, noop_with_empty_axes: int = 0
+) -> torch.Tensor:
     """ReduceMean; of whole numbers, rounded towards zero."""
     dims = _axes(data, axes, noop_with_empty_axes)
     if not dims:
@@ -46,7 +48,9 @@ def reduce_mean(data: torch.Tensor, axes: Axes = None, *, keepdims: int = 1, noo
 
 
 @OPERATORS.add("ReduceProd", versions=(1, 18), host=(1,), why=_WHY)
-def reduce_prod(data: torch.Tensor, axes: Axes = None, *, keepdims: int = 1, noop_with_empty_axes: int = 0) -> torch.Tensor:
+def reduce_prod(
+    data: torch.Tensor, axes: Axes = None, *, keepdims: int = 1, noop_with_empty_axes: int = 0
+) -> torch.Tensor:
     """ReduceProd; torch multiplies along one axis at a time."""
     dims = sorted((dim % max(data.ndim, 1) for dim in _axes(data, axes, noop_with_empty_axes)), reverse=True)
     for dim in dims:
@@ -55,19 +59,28 @@ def reduce_prod(data: torch.Tensor, axes: Axes = None, *, keepdims: int = 1, noo
 
 
 @OPERATORS.add("ReduceMax", versions=(1, 20), host=(1,), why=_WHY)
-def reduce_max(data: torch.Tensor, axes: Axes = None, *, keepdims: int = 1, noop_with_empty_axes: int = 0) -> torch.Tensor:
+def reduce_max(
+    data: torch.Tensor, axes: Axes = None, *, keepdims: int = 1, noop_with_empty_axes: int = 0
+) -> torch.Tensor:
     """ReduceMax."""
-    return _extreme(torch.amax, data, _axes(data, axes, noop_with_empty_axes), bool(keepdims), lowest=True)
+    return _extreme(torch.amax, data, _axes(data, axes, noop_with_empty_axes), keep=bool(keepdims), lowest=True)
 
 
 @OPERATORS.add("ReduceMin", versions=(1, 20), host=(1,), why=_WHY)
-def reduce_min(data: torch.Tensor, axes: Axes = None, *, keepdims: int = 1, noop_with_empty_axes: int = 0) -> torch.Tensor:
+def reduce_min(
+    data: torch.Tensor, axes: Axes = None, *, keepdims: int = 1, noop_with_empty_axes: int = 0
+) -> torch.Tensor:
     """ReduceMin."""
-    return _extreme(torch.amin, data, _axes(data, axes, noop_with_empty_axes), bool(keepdims), lowest=False)
+    return _extreme(torch.amin, data, _axes(data, axes, noop_with_empty_axes), keep=bool(keepdims), lowest=False)
 
 
 def _extreme(
-    function: Callable[..., torch.Tensor], data: torch.Tensor, dims: tuple[int, ...], keep: bool, *, lowest: bool  # noqa: FBT001
+    function: Callable[..., torch.Tensor],
+    data: torch.Tensor,
+    dims: tuple[int, ...],
+    *,
+    keep: bool,
+    lowest: bool,
 ) -> torch.Tensor:
     if not dims:
         return data
@@ -88,32 +101,42 @@ def _bound(dtype: torch.dtype, *, lowest: bool) -> float | int | bool:
 
 
 @OPERATORS.add("ReduceL1", versions=(1, 18), host=(1,), why=_WHY)
-def reduce_l1(data: torch.Tensor, axes: Axes = None, *, keepdims: int = 1, noop_with_empty_axes: int = 0) -> torch.Tensor:
+def reduce_l1(
+    data: torch.Tensor, axes: Axes = None, *, keepdims: int = 1, noop_with_empty_axes: int = 0
+) -> torch.Tensor:
     """ReduceL1; where no axis is reduced, the absolute values."""
     return _sum(data.abs(), _axes(data, axes, noop_with_empty_axes), bool(keepdims))
 
 
 @OPERATORS.add("ReduceL2", versions=(1, 18), host=(1,), why=_WHY)
-def reduce_l2(data: torch.Tensor, axes: Axes = None, *, keepdims: int = 1, noop_with_empty_axes: int = 0) -> torch.Tensor:
+def reduce_l2(
+    data: torch.Tensor, axes: Axes = None, *, keepdims: int = 1, noop_with_empty_axes: int = 0
+) -> torch.Tensor:
     """ReduceL2."""
     squares = _sum(data * data, _axes(data, axes, noop_with_empty_axes), bool(keepdims))
     return torch.sqrt(squares).to(data.dtype)
 
 
 @OPERATORS.add("ReduceSumSquare", versions=(1, 18), host=(1,), why=_WHY)
-def reduce_sum_square(data: torch.Tensor, axes: Axes = None, *, keepdims: int = 1, noop_with_empty_axes: int = 0) -> torch.Tensor:
+def reduce_sum_square(
+    data: torch.Tensor, axes: Axes = None, *, keepdims: int = 1, noop_with_empty_axes: int = 0
+) -> torch.Tensor:
     """ReduceSumSquare."""
     return _sum(data * data, _axes(data, axes, noop_with_empty_axes), bool(keepdims))
 
 
 @OPERATORS.add("ReduceLogSum", versions=(1, 18), host=(1,), why=_WHY)
-def reduce_log_sum(data: torch.Tensor, axes: Axes = None, *, keepdims: int = 1, noop_with_empty_axes: int = 0) -> torch.Tensor:
+def reduce_log_sum(
+    data: torch.Tensor, axes: Axes = None, *, keepdims: int = 1, noop_with_empty_axes: int = 0
+) -> torch.Tensor:
     """ReduceLogSum."""
     return torch.log(_sum(data, _axes(data, axes, noop_with_empty_axes), bool(keepdims))).to(data.dtype)
 
 
 @OPERATORS.add("ReduceLogSumExp", versions=(1, 18), host=(1,), why=_WHY)
-def reduce_log_sum_exp(data: torch.Tensor, axes: Axes = None, *, keepdims: int = 1, noop_with_empty_axes: int = 0) -> torch.Tensor:
+def reduce_log_sum_exp(
+    data: torch.Tensor, axes: Axes = None, *, keepdims: int = 1, noop_with_empty_axes: int = 0
+) -> torch.Tensor:
     """ReduceLogSumExp."""
     dims = _axes(data, axes, noop_with_empty_axes)
     return torch.logsumexp(data, dims, keepdim=bool(keepdims)).to(data.dtype) if dims else data
@@ -122,17 +145,17 @@ def reduce_log_sum_exp(data: torch.Tensor, axes: Axes = None, *, keepdims: int =
 @OPERATORS.add("ArgMax", versions=(11, 13), why="select_last_index")
 def arg_max(data: torch.Tensor, *, axis: int = 0, keepdims: int = 1, select_last_index: int = 0) -> torch.Tensor:
     """ArgMax; of equal numbers the first counts, or the last."""
-    return _arg(torch.argmax, data, axis, bool(keepdims), bool(select_last_index))
+    return _arg(torch.argmax, data, axis, keep=bool(keepdims), last=bool(select_last_index))
 
 
 @OPERATORS.add("ArgMin", versions=(11, 13), why="select_last_index")
 def arg_min(data: torch.Tensor, *, axis: int = 0, keepdims: int = 1, select_last_index: int = 0) -> torch.Tensor:
     """ArgMin; of equal numbers the first counts, or the last."""
-    return _arg(torch.argmin, data, axis, bool(keepdims), bool(select_last_index))
+    return _arg(torch.argmin, data, axis, keep=bool(keepdims), last=bool(select_last_index))
 
 
 def _arg(
-    function: Callable[..., torch.Tensor], data: torch.Tensor, axis: int, keep: bool, last: bool  # noqa: FBT001
+    function: Callable[..., torch.Tensor], data: torch.Tensor, axis: int, *, keep: bool, last: bool
 ) -> torch.Tensor:
     if not last:
         return function(data, axis, keepdim=keep)

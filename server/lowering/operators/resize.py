@@ -107,16 +107,16 @@ def _places(axis: _Axis, device: torch.device) -> torch.Tensor:
     if axis.coordinates == "asymmetric":
         return steps / ratio
     if axis.coordinates == "align_corners":
-        return steps * 0 if width == 1 else steps * last / (width - 1)
+        return torch.zeros_like(steps) if width == 1 else torch.mul(steps, last / (width - 1))
     if axis.coordinates == "tf_crop_and_resize":
         span = axis.end - axis.start
-        inside = span * last / 2 + steps * 0 if width == 1 else steps * span * last / (width - 1)
-        return inside + axis.start * last
+        inside = steps * 0 + span * last / 2 if width == 1 else steps * span * last / (width - 1)
+        return torch.add(inside, axis.start * last)
     halves = (steps + 0.5) / ratio - 0.5
     if axis.coordinates == "pytorch_half_pixel":
         return steps * 0 - 0.5 if width == 1 else halves
     if axis.coordinates == "half_pixel_symmetric":
-        return halves + axis.before / 2 * (1 - axis.after / width)
+        return torch.add(halves, axis.before / 2 * (1 - axis.after / width))
     if axis.coordinates == "half_pixel":
         return halves
     msg = f"Resize with coordinates {axis.coordinates}"
@@ -124,7 +124,13 @@ def _places(axis: _Axis, device: torch.device) -> torch.Tensor:
 
 
 def _taken(
-    data: torch.Tensor, axis: int, places: torch.Tensor, mode: str, rounding: str, a: float, exclude: bool  # noqa: FBT001
+    data: torch.Tensor,
+    axis: int,
+    places: torch.Tensor,
+    mode: str,
+    rounding: str,
+    a: float,
+    exclude: bool,  # noqa: FBT001
 ) -> torch.Tensor:
     """Interpolate between the neighbours of each place; beyond the ends, the last element goes on."""
     length = data.shape[axis]
@@ -168,9 +174,7 @@ def _cubic(distance: torch.Tensor, a: float) -> torch.Tensor:
     return torch.where(x <= 1, near, torch.where(x < 2, far, torch.zeros_like(x)))
 
 
-def _smoothed(
-    data: torch.Tensor, axis: int, one: _Axis, places: torch.Tensor, mode: str, a: float
-) -> torch.Tensor:
+def _smoothed(data: torch.Tensor, axis: int, one: _Axis, places: torch.Tensor, mode: str, a: float) -> torch.Tensor:
     """Interpolate with a kernel that grows as the axis shrinks, so that every element counts."""
     shrink = min(float(one.ratio), 1.0)
     reach = math.ceil(2 / shrink) + 1
@@ -181,7 +185,8 @@ def _smoothed(
     weights = weights / weights.sum(1, keepdim=True)
     folded = torch.zeros((places.shape[0], length), device=data.device)
     matrix = folded.index_add(1, at.clamp(0, length - 1), weights).to(data.dtype)
-    return torch.tensordot(data, matrix, dims=([axis], [1])).movedim(-1, axis)
+    result: torch.Tensor = torch.tensordot(data, matrix, dims=([axis], [1])).movedim(-1, axis)
+    return result
 
 
 @OPERATORS.add("Upsample", versions=(9, 10), host=(1,), why="onnx2torch has none")

@@ -24,9 +24,7 @@ def sequence_construct(*tensors: torch.Tensor) -> Sequence:
 
 
 @OPERATORS.add("SequenceInsert", versions=(11, 11), host=(2,), why=_MISSING)
-def sequence_insert(
-    sequence: Sequence, tensor: torch.Tensor, position: int | tuple[int] | None = None
-) -> Sequence:
+def sequence_insert(sequence: Sequence, tensor: torch.Tensor, position: int | tuple[int] | None = None) -> Sequence:
     """SequenceInsert; at the end where no position is given."""
     at = position[0] if isinstance(position, tuple) else position
     at = len(sequence) if at is None else at + len(sequence) if at < 0 else at

@@ -54,7 +54,8 @@ def flatten(data: torch.Tensor, *, axis: int = 1) -> torch.Tensor:
 @OPERATORS.add("Expand", versions=(8, 13), host=(1,), why=_HOST)
 def expand(data: torch.Tensor, target: Ints) -> torch.Tensor:
     """Expand: broadcasting both ways."""
-    return data.expand(torch.broadcast_shapes(tuple(data.shape), tuple(target)))
+    shape = torch.broadcast_shapes(tuple(data.shape), tuple(target))  # type: ignore[no-untyped-call] # torch's
+    return data.expand(shape)
 
 
 @OPERATORS.add("Squeeze", versions=(1, 25), host=(1,), why=_HOST)
@@ -145,9 +146,7 @@ def range_(start: float, limit: float, delta: float, *, like: torch.Tensor, out:
 
 
 @OPERATORS.add("ConstantOfShape", versions=(9, 25), host=(0,), why=_HOST)
-def constant_of_shape(
-    target: Ints, *, value: float = 0.0, like: torch.Tensor, out: torch.dtype
-) -> torch.Tensor:
+def constant_of_shape(target: Ints, *, value: float = 0.0, like: torch.Tensor, out: torch.dtype) -> torch.Tensor:
     """ConstantOfShape."""
     return torch.full(target, value, dtype=out, device=like.device)
 
