@@ -13,6 +13,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Final
 
+import numpy as np
 import onnx
 from onnx import numpy_helper
 
@@ -60,6 +61,24 @@ class Case:
     def operators(self) -> frozenset[str]:
         """All that the graph holds."""
         return frozenset(_operators(self.model.graph))
+
+
+def frozen(case: Case) -> Case | None:
+    """The case with all inputs but the first as initializers, as weights and shapes are in real models.
+
+    None where there is nothing to freeze: one input, sequences, several sets of data.
+    """
+    if len(case.sets) != 1 or len(case.sets[0][0]) < 2:
+        return None
+    (given, wanted), graph = case.sets[0], case.model.graph
+    if len(given) != len(graph.input) or not all(port.type.HasField("tensor_type") for port in graph.input):
+        return None
+    model = onnx.ModelProto()
+    model.CopyFrom(case.model)
+    del model.graph.input[1:]
+    for port, value in zip(graph.input[1:], given[1:], strict=True):
+        model.graph.initializer.append(numpy_helper.from_array(np.asarray(value), port.name))
+    return Case(case.name, model, ((given[:1], wanted),), case.rtol, case.atol)
 
 
 def _operators(graph: onnx.GraphProto) -> Iterator[str]:

@@ -17,7 +17,9 @@ The ONNX standard comes with tests for every operator. Those of operator set 18 
 that are newer those of the installed onnx, are run through Segue's lowering and, for comparison, through onnx2torch
 alone, each in a process of its own. The operators are all that tf2onnx can write, read off its source, and those that
 Segue's own rewrites of a graph bring in. Tests whose answers are random are left out. "Expanded" tests hold the
-standard's own definition of an operator in simpler ones.
+standard's own definition of an operator in simpler ones. Every test is run twice: as it is, and with all inputs but the
+first as constants, which is what weights and shapes are in a model. Segue must be right both times; of onnx2torch, which
+takes some inputs only as constants, the better result counts.
 
 * **passed**: number, element types, shapes and values of the outputs are right, within the standard's tolerance (for
   half-precision numbers, two units in the last place).

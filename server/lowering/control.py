@@ -36,7 +36,8 @@ def lower_loop(node: Node, walk: "Walk") -> None:
     )
     values = walk.call(
         loop, limit, start, state, walk.body(body, node.name), walk.captured(body), name=node.outputs[0],
-        constant=constant, bounds=_Counting(node, body, walk).bounds(body.outputs[0]), like=walk.anchor(),
+        constant=constant, bounds=_Counting(node, body, walk).bounds(body.outputs[0]),
+        outputs=len(body.outputs) - 1 - len(state), like=walk.anchor(),
     )  # fmt: skip
     walk.bind_all(node, values)
 

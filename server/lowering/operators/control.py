@@ -54,7 +54,7 @@ def _own(value: Any) -> Any:
 
 def loop(
     limit: Any, start: Any, state: Values, body: Body, captured: Values, *, constant: tuple[bool, ...],
-    bounds: Bounds | None, like: torch.Tensor,
+    bounds: Bounds | None, outputs: int, like: torch.Tensor,
 ) -> Values:  # fmt: skip
     """Loop.
 
@@ -66,6 +66,7 @@ def loop(
         captured: What the body uses of the graph around it.
         constant: Which parts of the state no step changes.
         bounds: What ends the loop besides `limit`, where that follows from the number of the step alone.
+        outputs: How many outputs a step makes.
         like: A tensor on the module's device.
 
     Returns:
@@ -75,23 +76,16 @@ def loop(
         return _traced_loop(limit, start, state, body, captured, constant, bounds, like)
     step, going = 0, start is None or bool(start)
     count = None if limit is None else int(limit)
-    collected: list[list[Any]] = []
+    collected: list[list[Any]] = []  # by step
     while going and (count is None or step < count):
         number = torch.scalar_tensor(step, dtype=torch.int64, device=like.device)
         going_on, *after = body(number, torch.ones((), dtype=torch.bool, device=like.device), *state, *captured)
-        state, outputs = tuple(after[: len(state)]), after[len(state) :]
-        collected.append(outputs)
+        state, made = tuple(after[: len(state)]), after[len(state) :]
+        collected.append(made)
         going, step = bool(going_on), step + 1
-    if not collected:
-        return (*state, *_empty_outputs(body, state, captured, like))
+    if not collected and outputs:
+        raise GraphNotLowerable("Loop", "", "a loop without a single step puts out nothing whose shape could be known")
     return (*state, *(torch.stack(column) for column in zip(*collected, strict=True)))
-
-
-def _empty_outputs(body: Body, state: Values, captured: Values, like: torch.Tensor) -> list[torch.Tensor]:
-    """What no step at all puts out: no rows, of the shape that a step's output would have."""
-    zero = torch.zeros((), dtype=torch.int64, device=like.device)
-    outputs = body(zero, zero.to(torch.bool), *state, *captured)[1 + len(state) :]
-    return [output.new_zeros((0, *output.shape)) for output in outputs]
 
 
 def _traced_loop(
