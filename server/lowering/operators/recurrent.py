@@ -21,6 +21,7 @@ State = tuple[torch.Tensor, ...]
 # Of the contributions of the input and the state, the next state.
 Step = Callable[[torch.Tensor, State], State]
 Floats = tuple[float, ...]
+Combined = tuple[State, torch.Tensor]  # by name, since torch.compile evaluates the annotations of inner functions
 
 
 def _activation(name: str, alpha: float | None, beta: float | None) -> Activation:
@@ -84,7 +85,7 @@ def run_steps(
     if torch.compiler.is_compiling() or torch.compiler.is_exporting():
         times = torch.arange(inputs.shape[0], device=inputs.device)
 
-        def combine(carry: State, x: tuple[torch.Tensor, torch.Tensor]) -> tuple[State, torch.Tensor]:
+        def combine(carry: State, x: State) -> Combined:
             after, output = _masked(step, carry, x[0], x[1], lengths)
             return tuple(one.clone() for one in after), output.clone()
 

@@ -7,7 +7,7 @@ from torch.export import Dim
 
 from server.errors import GraphNotLowerable
 from server.lowering import lower
-from tests.server.lowering.graphs import model, numbers, require_lowered, require_one_graph
+from tests.server.lowering.graphs import model, numbers, require_lowered, require_one_graph, require_same, run
 
 _BRANCHES = """g (float[n] x) => (float[n] y) {
     total = ReduceSum<keepdims=0>(x) positive = Greater(total, zero)
@@ -97,6 +97,9 @@ def test_a_scan_goes_both_ways() -> None:
             body = step (float[n] v, float[n] row) => (float[n] w, float[n] out) { w = Add(v, row) out = Mul(w, w) }
         >(first, x)
     }"""
-    module = require_lowered(model(graph.replace("(x, first)", "(first, x)")), numbers(4, 3), numbers(3, seed=1))
-    first, other = [numbers(4, 3), numbers(3)], [numbers(6, 3), numbers(3)]
+    module = lower(model(graph))
+    x, start = numbers(4, 3), numbers(3, seed=1)
+    sums = start + np.cumsum(x[::-1], 0)
+    require_same(run(module, x, start), [sums[-1], (sums**2)[::-1]])
+    first, other = [x, start], [numbers(6, 3), start]
     require_one_graph(module, first, other, dynamic=[{0: Dim.DYNAMIC}, {}])

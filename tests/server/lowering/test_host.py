@@ -55,7 +55,9 @@ def test_picking_from_shapes_is_onnxs(numbers: list[int], data: st.DataObject) -
 def test_ratios_of_sizes_are_single_precision() -> None:
     """0.7 as the model has it times 10 is 7, and 6 would be another size."""
     seven_tenths = float(np.float32(0.7))
-    assert HOST["Floor"](HOST["Mul"](HOST["Cast"](10, to=1), seven_tenths)) == np.floor(np.float32(0.7) * np.float32(10))
+    assert HOST["Floor"](HOST["Mul"](HOST["Cast"](10, to=1), seven_tenths)) == np.floor(
+        np.float32(0.7) * np.float32(10)
+    )
 
 
 def found(text: str, **constants: np.ndarray[object, np.dtype[np.generic]]) -> frozenset[str]:
