@@ -1,1 +1,1 @@
-"""Every operator that an export can hold, through the ONNX standard's own node tests: `python -m benchmarks.operators`."""
+"""The ONNX standard's own node tests for every operator that an export can hold: `python -m benchmarks.operators`."""

@@ -1,7 +1,7 @@
 """Runs node tests, as a process that may die: `python -m benchmarks.operators.child RUNNER ORIGIN`.
 
-RUNNER is ours or onnx2torch, ORIGIN is released or installed. Names of cases come in, one a line, after the operators that they may hold in the first line; for each a line of JSON
-goes out.
+RUNNER is ours or onnx2torch, ORIGIN is released or installed. The first line that comes in names the operators that
+cases may hold, the others a case each; for each case a line of JSON goes out.
 """
 
 import json

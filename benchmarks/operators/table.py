@@ -13,13 +13,15 @@ _HEAD: Final = """# Operators of the PyTorch path
 
 Made by `python -m benchmarks.operators`; do not edit.
 
-The ONNX standard comes with tests for every operator. Those of operator set 18 (from onnx 1.13.1), and for the operators
-that are newer those of the installed onnx, are run through Segue's lowering and, for comparison, through onnx2torch
+The ONNX standard comes with tests for every operator. Those of operator set 18 (from onnx 1.13.1), and those of the
+installed onnx for operators that are newer, are run through Segue's lowering and, for comparison, through onnx2torch
 alone, each in a process of its own. The operators are all that tf2onnx can write, read off its source, and those that
 Segue's own rewrites of a graph bring in. Tests whose answers are random are left out. "Expanded" tests hold the
-standard's own definition of an operator in simpler ones. Every test is run twice: as it is, and with all inputs but the
-first as constants, which is what weights and shapes are in a model. Segue must be right both times; of onnx2torch, which
-takes some inputs only as constants, the better result counts.
+standard's own definition of an operator in simpler ones.
+
+Every test is run twice: as it is, and with all inputs but the first as constants, which is what weights and shapes are
+in a model. Segue must be right both times; of onnx2torch, which takes some inputs only as constants, the better result
+counts.
 
 * **passed**: number, element types, shapes and values of the outputs are right, within the standard's tolerance (for
   half-precision numbers, two units in the last place).
@@ -69,8 +71,8 @@ def render(document: Mapping[str, Any]) -> str:
     named = ", ".join(f"{name} {number}" for name, number in versions.items())
     lines = [
         _HEAD + f"With {named}:\n", "```", summary(document), "```", "",
-        "| operator | supplied by | why | passed | refused | failed | wrong | onnx2torch alone: passed | other | wrong |",
-        "|---|---|---|---|---|---|---|---|---|---|",
+        "| operator | supplied by | why | passed | refused | failed | wrong | onnx2torch: passed | other | wrong |",
+        "|" + "---|" * 10,
     ]  # fmt: skip
     for operator in [*document["operators"], "(expanded)"]:
         own, bare = _counts(cases, "ours", operator), _counts(cases, "onnx2torch", operator)

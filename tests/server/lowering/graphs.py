@@ -1,6 +1,6 @@
 """Small graphs in ONNX's own text form, and what must hold for all of them."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,12 +14,21 @@ from server.lowering import LoweredModule, Variable, lower
 Array = np.ndarray[Any, Any]
 
 
-def model(text: str, opset: int = 18, **constants: Array) -> onnx.ModelProto:
-    """A model from a graph as text, with some of the values that it uses as initializers."""
-    head = f'<ir_version: 9, opset_import: ["" : {opset}]>\n'
-    proto = parser.parse_model(head + text)
+def model(text: str, **constants: Array) -> onnx.ModelProto:
+    """A model of operator set 18 from a graph as text, with some of the values that it uses as initializers."""
+    proto = parser.parse_model('<ir_version: 9, opset_import: ["" : 18]>\n' + text)
     proto.graph.initializer.extend(numpy_helper.from_array(value, name) for name, value in constants.items())
     return proto
+
+
+def whole(values: int | Sequence[int] | Sequence[Sequence[int]]) -> Array:
+    """Whole numbers as shapes and positions are."""
+    return np.array(values, np.int64)
+
+
+def real(values: float | Sequence[float]) -> Array:
+    """Single-precision numbers."""
+    return np.array(values, np.float32)
 
 
 def numbers(*shape: int, seed: int = 0) -> Array:
@@ -27,7 +36,7 @@ def numbers(*shape: int, seed: int = 0) -> Array:
     return np.random.default_rng(seed).standard_normal(shape).astype(np.float32)
 
 
-def run(module: torch.nn.Module, *inputs: Array) -> list[Array]:
+def run(module: Callable[..., Any], *inputs: Array) -> list[Array]:
     """What a module answers."""
     with torch.no_grad():
         return [answer.numpy() for answer in module(*map(torch.from_numpy, inputs))]
@@ -46,7 +55,7 @@ def require_lowered(
     """Assert that the lowered module answers what ONNX's reference implementation does."""
     module = lower(proto, variables)
     names = [port.name for port in module.inputs]
-    wanted = ReferenceEvaluator(proto).run(None, dict(zip(names, inputs, strict=True)))
+    wanted: Any = ReferenceEvaluator(proto).run(None, dict(zip(names, inputs, strict=True)))
     require_same(run(module, *inputs), wanted)
     return module
 

@@ -7,7 +7,16 @@ from torch.export import Dim
 
 from server.errors import GraphNotLowerable
 from server.lowering import lower
-from tests.server.lowering.graphs import model, numbers, require_lowered, require_one_graph, require_same, run
+from tests.server.lowering.graphs import (
+    model,
+    numbers,
+    real,
+    require_lowered,
+    require_one_graph,
+    require_same,
+    run,
+    whole,
+)
 
 _BRANCHES = """g (float[n] x) => (float[n] y) {
     total = ReduceSum<keepdims=0>(x) positive = Greater(total, zero)
@@ -21,13 +30,13 @@ _BRANCHES = """g (float[n] x) => (float[n] y) {
 @pytest.mark.parametrize("sign", [1, -1])
 def test_a_branch_is_chosen_by_the_data(sign: int) -> None:
     """Both branches see the values of the graph around them."""
-    x = np.abs(numbers(4)) * np.float32(sign)
-    require_lowered(model(_BRANCHES, zero=np.float32(0), w=np.float32(3)), x)
+    x = np.abs(numbers(4)) * real(sign)
+    require_lowered(model(_BRANCHES, zero=real(0), w=real(3)), x)
 
 
 def test_branches_compile_into_one_graph() -> None:
     """The choice is made on the device, whatever the size."""
-    module = lower(model(_BRANCHES, zero=np.float32(0), w=np.float32(3)))
+    module = lower(model(_BRANCHES, zero=real(0), w=real(3)))
     cases = [np.abs(numbers(4)), -np.abs(numbers(6)), np.abs(numbers(3))]
     require_one_graph(module, *[[case] for case in cases], dynamic=[{0: Dim.DYNAMIC}])
 
@@ -41,7 +50,7 @@ def test_a_branch_on_a_shape_is_taken_while_tracing() -> None:
             else_branch = no () => (float[n,1] b) { b = ReduceSum<keepdims=1>(x, axes) }
         >
     }"""
-    module = require_lowered(model(graph, two=np.int64(2), axes=np.int64([1])), numbers(2, 3))
+    module = require_lowered(model(graph, two=whole(2), axes=whole([1])), numbers(2, 3))
     require_one_graph(module, [numbers(4, 3)], [numbers(5, 3)], dynamic=[{0: Dim.DYNAMIC}])
 
 
@@ -57,19 +66,20 @@ _WHILE = """g (float[n] x) => (float[n] y) {
 @pytest.mark.parametrize("limit", [5.0, -5.0])
 def test_a_loop_ends_when_its_condition_says_so(limit: float) -> None:
     """After some steps, or before the first."""
-    require_lowered(model(_WHILE, limit=np.float32(limit), half=np.float32(0.5)), numbers(4))
+    require_lowered(model(_WHILE, limit=real(limit), half=real(0.5)), numbers(4))
 
 
 def test_a_loop_on_data_compiles_into_one_graph() -> None:
     """The number of steps is found out on the device."""
-    module = lower(model(_WHILE, limit=np.float32(5), half=np.float32(0.5)))
+    module = lower(model(_WHILE, limit=real(5), half=real(0.5)))
     require_one_graph(module, [numbers(4)], [numbers(6) - 3], dynamic=[{0: Dim.DYNAMIC}])
 
 
 _OVER_TIME = """g (float[t,n] x) => (float[n] last, float[t,n] all) {
     s = Shape(x) t = Gather(s, zero) some = Less(zero, t)
     count, last, same, all = Loop(t, some, zero, first, weight) <
-        body = step (int64 i, bool c, int64 k, float[n] v, float[n] w) => (bool more, int64 k1, float[n] v1, float[n] w1, float[n] out) {
+        body = step (int64 i, bool c, int64 k, float[n] v, float[n] w)
+            => (bool more, int64 k1, float[n] v1, float[n] w1, float[n] out) {
             row = Gather(x, k) both = Mul(v, w) v1 = Add(row, both) out = Tanh(v1) w1 = Identity(w)
             k1 = Add(k, one) a = Less(i, t) b = Less(k1, t) more = And(a, b) }
     >
@@ -78,14 +88,14 @@ _OVER_TIME = """g (float[t,n] x) => (float[n] last, float[t,n] all) {
 
 def test_a_loop_over_time_collects_what_its_steps_put_out() -> None:
     """The form in which Keras writes a recurrent layer: a counter, a condition on it, and an output for each step."""
-    constants = {"zero": np.int64(0), "one": np.int64(1), "first": numbers(3, seed=1), "weight": numbers(3, seed=2)}
+    constants = {"zero": whole(0), "one": whole(1), "first": numbers(3, seed=1), "weight": numbers(3, seed=2)}
     module = require_lowered(model(_OVER_TIME, **constants), numbers(5, 3))
     require_one_graph(module, [numbers(5, 3)], [numbers(7, 3)], [numbers(2, 3)], dynamic=[{0: Dim.DYNAMIC}])
 
 
 def test_no_step_at_all_is_said_to_have_no_outputs() -> None:
     """Nothing says of which shape they would be, and a guess would be a wrong answer."""
-    constants = {"zero": np.int64(0), "one": np.int64(1), "first": numbers(3, seed=1), "weight": numbers(3, seed=2)}
+    constants = {"zero": whole(0), "one": whole(1), "first": numbers(3, seed=1), "weight": numbers(3, seed=2)}
     with pytest.raises(GraphNotLowerable, match="without a single step"):
         lower(model(_OVER_TIME, **constants))(torch.empty(0, 3))
 

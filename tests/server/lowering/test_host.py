@@ -1,5 +1,7 @@
 """Tests of `server.lowering.host` and `server.lowering.values`: shapes are Python numbers."""
 
+from typing import Any
+
 import numpy as np
 import onnx
 import pytest
@@ -11,13 +13,13 @@ from server.lowering.graph import read_graph
 from server.lowering.host import HOST
 from server.lowering.operators import OPERATORS
 from server.lowering.values import host_values
-from tests.server.lowering.graphs import model
+from tests.server.lowering.graphs import Array, model, real, whole
 
 _BINARY = ("Add", "Sub", "Mul", "Div", "Max", "Min", "Equal", "Less", "Greater", "LessOrEqual", "GreaterOrEqual")
 _NUMBERS = st.integers(-40, 40)
 
 
-def reference(operator: str, *values: object, **attributes: object) -> object:
+def reference(operator: str, *values: object, **attributes: Any) -> object:
     """What ONNX's reference implementation makes of numbers."""
     names = [f"i{index}" for index in range(len(values))]
     arrays = [np.array(value, np.int64) for value in values]
@@ -55,12 +57,10 @@ def test_picking_from_shapes_is_onnxs(numbers: list[int], data: st.DataObject) -
 def test_ratios_of_sizes_are_single_precision() -> None:
     """0.7 as the model has it times 10 is 7, and 6 would be another size."""
     seven_tenths = float(np.float32(0.7))
-    assert HOST["Floor"](HOST["Mul"](HOST["Cast"](10, to=1), seven_tenths)) == np.floor(
-        np.float32(0.7) * np.float32(10)
-    )
+    assert HOST["Floor"](HOST["Mul"](HOST["Cast"](10, to=1), seven_tenths)) == np.floor(real(0.7) * real(10))
 
 
-def found(text: str, **constants: np.ndarray[object, np.dtype[np.generic]]) -> frozenset[str]:
+def found(text: str, **constants: Array) -> frozenset[str]:
     """The values of a graph that are shapes."""
     return host_values(read_graph(model(text, **constants)), OPERATORS)
 
@@ -78,11 +78,11 @@ def test_real_numbers_are_tensors_unless_a_shape_is_made_of_them() -> None:
         s = Size(x) mean = Cast<to=1>(s) y = Div(x, mean)
         t = Size(x) real = Cast<to=1>(t) half = Mul(real, h) whole = Cast<to=7>(half) one = Unsqueeze(whole, axes)
         z = ConstantOfShape(one) }"""
-    assert found(text, h=np.float32(0.5), axes=np.int64([0])) == {"s", "t", "real", "half", "whole", "one"}
+    assert found(text, h=real(0.5), axes=whole([0])) == {"s", "t", "real", "half", "whole", "one"}
 
 
 def test_a_list_of_unknown_length_is_a_tensor() -> None:
     """A range over time is data, not a shape."""
     graph = """g (float[n,m] x) => (int64[r] y) {
         s = Shape(x) m = Gather(s, one) y = Range(zero, m, one) }"""
-    assert found(graph, zero=np.int64(0), one=np.int64(1)) == {"s", "m"}
+    assert found(graph, zero=whole(0), one=whole(1)) == {"s", "m"}

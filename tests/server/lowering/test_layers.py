@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from server.lowering import LoweredModule, Variable, lower
-from tests.server.lowering.graphs import model, numbers, require_lowered, run
+from tests.server.lowering.graphs import model, numbers, require_lowered, run, whole
 
 
 def layers(module: LoweredModule) -> Counter[str]:
@@ -29,7 +29,7 @@ def test_a_bias_behind_a_reshape_belongs_to_the_layer() -> None:
     """TensorFlow flattens the batch and time of a dense layer, and adds the bias after it has undone that."""
     graph = """g (float[2,5,3] x) => (float[2,5,4] y) {
         flat = Reshape(x, rows) a = MatMul(flat, w) back = Reshape(a, shape) y = Add(back, b) }"""
-    constants = {"rows": np.int64([-1, 3]), "shape": np.int64([2, 5, 4]), "w": numbers(3, 4), "b": numbers(4)}
+    constants = {"rows": whole([-1, 3]), "shape": whole([2, 5, 4]), "w": numbers(3, 4), "b": numbers(4)}
     module = require_lowered(model(graph, **constants), numbers(2, 5, 3))
     assert layers(module) == {"Linear": 1}
     assert next(one for one in module.modules() if isinstance(one, nn.Linear)).bias is not None
@@ -91,7 +91,7 @@ def test_batch_normalisation_keeps_its_statistics_out_of_training() -> None:
 def test_an_embedding_reads_rows_from_the_end_too() -> None:
     """ONNX counts positions below 0 from the end, which torch's layer does not."""
     graph = "g (int64[n,m] x) => (float[n,m,4] y) { y = Gather(table, x) }"
-    module = require_lowered(model(graph, table=numbers(7, 4)), np.int64([[0, 6, -1], [-7, 2, 3]]))
+    module = require_lowered(model(graph, table=numbers(7, 4)), whole([[0, 6, -1], [-7, 2, 3]]))
     assert layers(module) == {"Embedding": 1}
 
 
@@ -105,8 +105,9 @@ def test_a_shared_constant_is_one_parameter() -> None:
 
 def test_a_constant_that_is_used_in_two_layouts_is_one_parameter() -> None:
     """An embedding that is also the output layer, as in BERT's language models."""
-    graph = "g (int64[n] x) => (float[n,7] y) { rows = Gather(table, x) turned = Transpose(table) y = MatMul(rows, turned) }"
-    module = require_lowered(model(graph, table=numbers(7, 4)), np.int64([1, 5]))
+    graph = """g (int64[n] x) => (float[n,7] y) {
+        rows = Gather(table, x) turned = Transpose(table) y = MatMul(rows, turned) }"""
+    module = require_lowered(model(graph, table=numbers(7, 4)), whole([1, 5]))
     assert module.trainable_elements() == 28
 
 
@@ -125,7 +126,7 @@ def test_constants_that_are_no_variables_are_not_trained() -> None:
     graph = """g (float[n,3] x) => (float[n,4] y) {
         a = MatMul(x, fixed) b = MatMul(a, frozen) c = MatMul(b, w) y = Mul(c, scale) }"""
     constants = {"fixed": numbers(3, 3), "frozen": numbers(3, 3), "w": numbers(3, 4), "scale": numbers(4)}
-    variables = {"w": "w", "frozen": Variable("frozen", trainable=False)}
+    variables: dict[str, str | Variable] = {"w": "w", "frozen": Variable("frozen", trainable=False)}
     module = lower(model(graph, **constants), variables)
     assert module.trainable_elements() == 12
     folded = lower(model(graph, **constants), variables, folded=[Variable("gamma", elements=4)])

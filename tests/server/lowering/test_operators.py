@@ -34,7 +34,7 @@ def quiet() -> Iterator[None]:
 
 
 def test_the_list_of_operators_is_read_off_the_exporter(emitted: frozenset[str]) -> None:
-    """Made in each of tf2onnx's ways: by name, as a replacement, by a decorator, by a new type; none by a comparison."""
+    """Made in each of tf2onnx's ways: by name, as a replacement, by a decorator, by a new type; not by a comparison."""
     assert {"Add", "Conv", "GRU", "Loop", "Resize", "EyeLike", "Det", "Upsample", "Mod"} <= emitted
     assert not {"MaxRoiPool", "QLinearConv", "TreeEnsembleClassifier", "placeholder"} & emitted
 
@@ -65,7 +65,7 @@ def require_bar(cases: list[dict[str, str]]) -> None:
 @pytest.mark.slow
 @pytest.mark.usefixtures("quiet")
 def test_no_operator_is_silently_wrong(emitted: frozenset[str]) -> None:
-    """On the newest form of every operator: right, or an error that says why not; and right for what our rewrites add."""
+    """On the newest form of every operator: right, or an error; and right for what our rewrites add."""
     outcomes = {}
     for case in installed(emitted | REWRITTEN):
         if case.operator != "(expanded)":

@@ -6,7 +6,7 @@ from onnx import helper
 from torch.export import Dim
 
 from server.lowering import lower
-from tests.server.lowering.graphs import Array, model, numbers, require_lowered, require_one_graph, run
+from tests.server.lowering.graphs import Array, model, numbers, require_lowered, require_one_graph, run, whole
 
 _GATES = {"RNN": 1, "GRU": 3, "LSTM": 4}
 
@@ -65,7 +65,7 @@ def test_both_directions_are_one_each_way(operator: str) -> None:
 @pytest.mark.parametrize("operator", _GATES)
 def test_short_rows_end_early(operator: str, direction: str) -> None:
     """A row's result is that of the row alone; what lies beyond its length is not looked at, and gives zeros."""
-    own, x, lengths = weights(operator), numbers(5, 3, 2), np.int64([5, 2, 3])
+    own, x, lengths = weights(operator), numbers(5, 3, 2), whole([5, 2, 3])
     graph = layer(operator, f', direction="{direction}"', lengths="lengths")
     y, h, *_ = run(lower(model(graph, **own)), x, lengths)
     alone = lower(model(layer(operator, f', direction="{direction}"'), **own))

@@ -12,7 +12,7 @@ from torch.export import Dim
 
 from server.errors import GraphNotLowerable
 from server.lowering import lower
-from tests.server.lowering.graphs import model, numbers, require_lowered, require_one_graph, run
+from tests.server.lowering.graphs import model, numbers, real, require_lowered, require_one_graph, run, whole
 
 
 def test_inputs_and_outputs_keep_their_order_and_names() -> None:
@@ -20,7 +20,7 @@ def test_inputs_and_outputs_keep_their_order_and_names() -> None:
     module = lower(model("g (float[n] b, float[n] a) => (float[n] d, float[n] c) { c = Sub(a, b) d = Neg(b) }"))
     assert [port.name for port in module.inputs] == ["b", "a"]
     assert [port.name for port in module.outputs] == ["d", "c"]
-    d, c = run(module, np.float32([1, 2]), np.float32([5, 5]))
+    d, c = run(module, real([1, 2]), real([5, 5]))
     assert (d.tolist(), c.tolist()) == ([-1, -2], [4, 3])
     assert module.inputs[0].shape == ("n",)
 
@@ -28,7 +28,7 @@ def test_inputs_and_outputs_keep_their_order_and_names() -> None:
 def test_an_output_may_be_an_input_a_constant_or_one_value_twice() -> None:
     """Exports do pass tensors through; onnx2torch's own walk fails on them."""
     graph = "g (float[2] x) => (float[2] x, float[2] w, float[2] y, float[2] y2) { y = Relu(x) y2 = Identity(y) }"
-    require_lowered(model(graph, w=np.float32([1, 2])), np.float32([-3, 3]))
+    require_lowered(model(graph, w=real([1, 2])), real([-3, 3]))
 
 
 def test_one_output_of_several_is_the_right_one() -> None:
@@ -40,7 +40,7 @@ def test_one_output_of_several_is_the_right_one() -> None:
 
 def test_an_optional_input_may_be_left_out() -> None:
     """An empty name is no value."""
-    require_lowered(model("g (float[3] x) => (float[3] y) { y = Clip(x, , high) }", high=np.float32(0.5)), numbers(3))
+    require_lowered(model("g (float[3] x) => (float[3] y) { y = Clip(x, , high) }", high=real(0.5)), numbers(3))
 
 
 @pytest.mark.parametrize(
@@ -122,7 +122,7 @@ def test_shapes_stay_numbers_in_one_dynamic_graph() -> None:
         sizes = Concat<axis=0>(twice, time)
     }"""
     constants = {
-        "zero": np.int64(0), "one": np.int64([1]), "two": np.int64([2]), "axes": np.int64([0]), "rest": np.int64([3, 2]),
+        "zero": whole(0), "one": whole([1]), "two": whole([2]), "axes": whole([0]), "rest": whole([3, 2]),
     }  # fmt: skip
     module = require_lowered(model(graph, **constants), numbers(2, 5, 6))
     first, others = [numbers(3, 4, 6)], [[numbers(2, 7, 6)], [numbers(5, 3, 6)]]
@@ -132,4 +132,4 @@ def test_shapes_stay_numbers_in_one_dynamic_graph() -> None:
 def test_a_shape_that_depends_on_data_still_runs() -> None:
     """Not every graph compiles, but every lowered one computes."""
     graph = "g (float[n] x, int64[2] target) => (float[r, c] y) { y = Reshape(x, target) }"
-    require_lowered(model(graph), numbers(6), np.int64([2, 3]))
+    require_lowered(model(graph), numbers(6), whole([2, 3]))
