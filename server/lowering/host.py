@@ -78,8 +78,8 @@ def reshape(data: Value, target: Value, *, allowzero: int = 0) -> Value:  # noqa
     return numbers if target else numbers[0]
 
 
-def same(data: Value, **_: Any) -> Value:
-    """Identity, and Transpose and the like, which change nothing below rank 2."""
+def same(data: Value, *, perm: tuple[int, ...] = (0,)) -> Value:  # noqa: ARG001 - there is one order of one axis
+    """Identity and Transpose, which change nothing below rank 2."""
     return data
 
 
@@ -176,7 +176,7 @@ def _each(function: Callable[..., Number], *values: Value) -> Value:
 
 
 def _elementwise(function: Callable[..., Number]) -> Callable[..., Value]:
-    def apply(*values: Value, **_: Any) -> Value:
+    def apply(*values: Value) -> Value:
         return _each(function, *values)
 
     return apply

@@ -5,7 +5,9 @@ A value is one if it follows from the shapes of tensors and from small constants
 operator needs them there (the scales of a Resize), since what is left of them is arithmetic on tensors.
 """
 
+import inspect
 from collections.abc import Mapping
+from functools import cache
 from typing import Final
 
 from onnx import TensorProto
@@ -51,7 +53,7 @@ def host_values(graph: Graph, table: Mapping[str, Operator], outer: frozenset[st
 
 
 def _is_able(node: Node, graph: Graph, able: set[str]) -> bool:
-    if node.operator not in HOST or len(node.outputs) != 1:
+    if node.operator not in HOST or len(node.outputs) != 1 or not set(node.attributes) <= _attributes(node.operator):
         return False
     kind = graph.type_of(node.outputs[0])
     if kind.shape is None or len(kind.shape) > 1 or kind.dtype not in _WHOLE | _REAL:
@@ -61,6 +63,12 @@ def _is_able(node: Node, graph: Graph, able: set[str]) -> bool:
     if node.operator in _SIZED and not all(isinstance(dim, int) for dim in kind.shape):
         return False
     return all(not name or name in able or is_small(graph, name) for name in node.inputs)
+
+
+@cache
+def _attributes(operator: str) -> frozenset[str]:
+    """The attributes that an operator's function on the host takes."""
+    return frozenset(inspect.signature(HOST[operator]).parameters)
 
 
 def is_small(graph: Graph, name: str) -> bool:

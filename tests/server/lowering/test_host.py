@@ -86,3 +86,10 @@ def test_a_list_of_unknown_length_is_a_tensor() -> None:
     graph = """g (float[n,m] x) => (int64[r] y) {
         s = Shape(x) m = Gather(s, one) y = Range(zero, m, one) }"""
     assert found(graph, zero=whole(0), one=whole(1)) == {"s", "m"}
+
+
+def test_an_attribute_that_the_host_does_not_know_keeps_a_value_on_the_device() -> None:
+    """C's remainder is not Python's below zero."""
+    graph = "g (float[n,m] x) => (int64[2] y, int64[2] z) {{ s = Shape(x) y = Mod{}(s, k) z = Identity(y) }}"
+    assert "y" in found(graph.format(""), k=whole([3, 3]))
+    assert "y" not in found(graph.format("<fmod=1>"), k=whole([3, 3]))
