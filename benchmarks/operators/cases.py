@@ -83,8 +83,18 @@ def frozen(case: Case) -> Case | None:
     model.CopyFrom(case.model)
     del model.graph.input[1:]
     for port, value in zip(graph.input[1:], given[1:], strict=True):
-        model.graph.initializer.append(numpy_helper.from_array(np.asarray(value), port.name))
+        model.graph.initializer.append(_tensor(value, port.name))
     return Case(case.name, model, ((given[:1], wanted),), case.rtol, case.atol)
+
+
+def _tensor(value: Value, name: str) -> onnx.TensorProto:
+    """A value as an initializer; element types that numpy lacks are tensors of the file already."""
+    if not isinstance(value, onnx.TensorProto):
+        return numpy_helper.from_array(np.asarray(value), name)
+    tensor = onnx.TensorProto()
+    tensor.CopyFrom(value)
+    tensor.name = name
+    return tensor
 
 
 def _operators(graph: onnx.GraphProto) -> Iterator[str]:

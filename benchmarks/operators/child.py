@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 import numpy as np
+import onnx
 import torch
 
 from benchmarks.operators.cases import Case, Value, frozen, installed, released
@@ -31,6 +32,8 @@ def tensor(value: Value) -> Any:  # noqa: ANN401 - a tensor, a list of them, or 
         return [tensor(one) for one in value]
     if value is None:
         return None
+    if isinstance(value, onnx.TensorProto):
+        return to_torch(value)
     array = np.asarray(value)
     if array.dtype.kind in "OSU":
         msg = "torch has no strings"

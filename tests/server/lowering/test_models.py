@@ -143,7 +143,8 @@ def test_one_graph_serves_every_size(exported: Exporter, name: str) -> None:
     """Batch and sequence stay open: exported once, compiled once, no graph breaks."""
     signature, module = lowered(exported(name))
     inputs = feeds(signature, module, signature.cases[0].inputs)
-    cases = [resized(module, inputs, sizes) for sizes in ([3, 7], [5, 9], [2, 4])]
+    # No size that another axis has as well: torch.compile would take them for one and the same.
+    cases = [resized(module, inputs, sizes) for sizes in ([6, 7], [5, 9], [2, 11])]
     require_one_graph(module, *cases, dynamic=dynamic(module))
 
 
