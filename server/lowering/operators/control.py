@@ -25,6 +25,15 @@ def _is_traced() -> bool:
     return torch.compiler.is_compiling() or torch.compiler.is_exporting()
 
 
+def _sizes(values: Values) -> Values:
+    return tuple(tuple(value.shape) for value in values)
+
+
+def _sized(values: Values, sizes: Values) -> Values:
+    """The state in the sizes that it has anyway: Inductor only knows sizes that a step of a scan names itself."""
+    return tuple(value.reshape(size) for value, size in zip(values, sizes, strict=True))
+
+
 def branch(condition: Any, then: Body, otherwise: Body, of_then: Values, of_otherwise: Values) -> Values:
     """If.
 
@@ -109,9 +118,11 @@ def _traced_loop(
         for offset, end in bounds:
             steps = torch.sym_min(steps, torch.sym_max(end - offset, 0) + 1)
 
-        def combine(carry: tuple[Any, ...], number: torch.Tensor) -> tuple[Any, Any]:
+        sizes = _sizes(moving)
+
+        def combine(carry: Values, number: torch.Tensor) -> Values:
             _, *after = body(number, going, *whole(carry), *captured)
-            return changed(after[: len(state)]), tuple(_own(output) for output in after[len(state) :])
+            return _sized(changed(after[: len(state)]), sizes), tuple(_own(output) for output in after[len(state) :])
 
         last, outputs = scan(combine, tuple(_own(value) for value in moving), torch.arange(steps, device=like.device))
         return (*whole(last), *outputs)
@@ -158,10 +169,11 @@ def scan_over(
     )
     size = len(state)
     if _is_traced():
+        sizes = _sizes(state)
 
-        def combine(carry: Values, slices: Values) -> tuple[Any, Any]:
+        def combine(carry: Values, slices: Values) -> Values:
             after = body(*carry, *slices, *captured)
-            return tuple(_own(one) for one in after[:size]), tuple(_own(one) for one in after[size:])
+            return _sized(tuple(_own(one) for one in after[:size]), sizes), tuple(_own(one) for one in after[size:])
 
         last, outputs = scan(combine, tuple(_own(one) for one in state), tuple(_own(one) for one in rows))
     else:

@@ -84,10 +84,12 @@ def run_steps(
     """
     if torch.compiler.is_compiling() or torch.compiler.is_exporting():
         times = torch.arange(inputs.shape[0], device=inputs.device)
+        # Inductor only knows sizes that the steps name themselves.
+        size = tuple(state[0].shape)
 
         def combine(carry: State, x: State) -> Combined:
             after, output = _masked(step, carry, x[0], x[1], lengths)
-            return tuple(one.clone() for one in after), output.clone()
+            return tuple(one.clone() for one in after), output.clone().reshape(size)
 
         first = tuple(one.clone(memory_format=torch.contiguous_format) for one in state)
         last, outputs = scan(combine, first, (inputs.contiguous(), times))
