@@ -29,7 +29,7 @@ def lower_loop(node: Node, walk: "Walk") -> None:
     body: Graph = node.attributes["body"]
     limit = _either(node.inputs[0], walk) if node.inputs[0] else None
     start = _either(node.inputs[1], walk) if node.inputs[1] else None
-    state = tuple(walk.tensor(name) for name in node.inputs[2:])
+    state = tuple(walk.made(name) for name in node.inputs[2:])
     constant = tuple(
         _source(body, given) == taken
         for taken, given in zip(body.inputs[2:], body.outputs[1 : 1 + len(state)], strict=True)
@@ -51,7 +51,7 @@ def lower_scan(node: Node, walk: "Walk") -> None:
     size = len(node.inputs) - count
     outputs = len(node.outputs) - size
     values = walk.call(
-        scan_over, tuple(walk.tensor(name) for name in node.inputs[:size]),
+        scan_over, tuple(walk.made(name) for name in node.inputs[:size]),
         tuple(walk.tensor(name) for name in node.inputs[size:]), walk.body(body, node.name), walk.captured(body),
         name=node.outputs[0],
         input_axes=node.attributes.get("scan_input_axes", (0,) * count),

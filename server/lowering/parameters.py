@@ -73,6 +73,10 @@ class Weights:
     def __post_init__(self) -> None:
         self._left = Counter(variable.elements for variable in self.folded if variable.trainable)
 
+    def names(self, name: str) -> bool:
+        """Whether an initializer is known to hold a variable."""
+        return name in (self.variables or {})
+
     def label(self, name: str) -> str:
         """What to call an initializer: its variable's name if it has one."""
         variable = (self.variables or {}).get(name)

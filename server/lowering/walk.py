@@ -18,14 +18,14 @@ from server.errors import GraphNotLowerable
 from server.lowering import foreign, materialise
 from server.lowering.control import CONTROL
 from server.lowering.dtypes import TORCH_DTYPES, to_torch
-from server.lowering.graph import Graph, Node, read_graph
+from server.lowering.graph import Graph, Node, elements, read_graph
 from server.lowering.host import HOST
 from server.lowering.layers import LAYERS
 from server.lowering.module import LoweredModule, Port
 from server.lowering.operators import OPERATORS
 from server.lowering.parameters import Variable, Weights, attach, path_of
 from server.lowering.table import Operator
-from server.lowering.values import host_values
+from server.lowering.values import host_values, is_small
 
 _ANCHOR: Final = "_anchor"
 
@@ -233,10 +233,21 @@ class Walk:
                 arguments = (self.anchor(), self._numbers[name], dtype)
                 self._tensors[name] = self.call(materialise.to_tensor, *arguments, name=f"{name}_tensor")
             elif self.graph.constant(name) is not None:
-                return self._constant(name)
+                return self.made(name) if self.graph.parent else self._constant(name)
             else:
                 raise GraphNotLowerable("", "", f"no node of the graph computes {name!r}")
         return self._tensors[name]
+
+    def made(self, name: str) -> fx.Node:
+        """A value as a tensor that is computed: a constant of one element that no training changes is made anew.
+
+        Inductor takes no such constants into the body of a loop.
+        """
+        constant = self.graph.constant(name)
+        if constant is None or elements(constant) > 1 or not is_small(self.graph, name) or self.weights.names(name):
+            return self.tensor(name) if constant is None else self._constant(name)
+        value = (self.anchor(), self.literal(name), TORCH_DTYPES[constant.data_type])
+        return self.call(materialise.to_tensor, *value, name=name)
 
     def number(self, name: str) -> Any:
         """A value as Python numbers: a literal, or the call that computes it."""

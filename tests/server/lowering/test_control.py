@@ -1,5 +1,8 @@
 """Tests of control flow: If, Loop and Scan."""
 
+import shutil
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -113,3 +116,18 @@ def test_a_scan_goes_both_ways() -> None:
     require_same(run(module, x, start), [sums[-1], (sums**2)[::-1]])
     first, other = [x, start], [numbers(6, 3), start]
     require_one_graph(module, first, other, dynamic=[{0: Dim.DYNAMIC}, {}])
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("g++") is None, reason="torch's ahead-of-time compiler needs a C++ compiler")
+@pytest.mark.filterwarnings("ignore")  # torch's compiler warns of itself
+def test_a_loop_over_time_compiles_ahead_of_time(tmp_path: Path) -> None:
+    """Inductor asks more of a loop than torch.export does; batch and time stay open all the same."""
+    constants = {"zero": whole(0), "one": whole(1), "first": numbers(3, seed=1), "weight": numbers(3, seed=2)}
+    module = lower(model(_OVER_TIME, **constants))
+    with torch.no_grad():
+        exported = torch.export.export(module, (torch.from_numpy(numbers(5, 3)),), dynamic_shapes=({0: Dim.DYNAMIC},))
+        path = torch._inductor.aoti_compile_and_package(exported, package_path=str(tmp_path / "model.pt2"))
+    compiled = torch._inductor.aoti_load_package(path)
+    for steps in (5, 8, 2):
+        require_same(run(compiled, numbers(steps, 3)), run(module, numbers(steps, 3)))
