@@ -10,7 +10,7 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 
 # Lock -> extras of pyproject.toml.
-LOCKS = {"dev": ("build", "convert", "dev"), "convert": ("build", "convert"), "serve": ("build",)}
+LOCKS = {"dev": ("build", "convert", "torch", "dev"), "convert": ("build", "convert"), "serve": ("build", "traces")}
 
 
 def compile_lock(name: str, extras: tuple[str, ...]) -> None:

@@ -32,6 +32,7 @@ SegueError
     - RepositoryUnwritable    the disk is full, or the folder may not be written to
   x BackendError              a runtime refused
     - GraphNotLoadable        the ONNX file does not load
+    - GraphNotLowerable       the ONNX graph has no faithful form as a PyTorch module
     - RunFailed               the runtime failed on an input that passed every check of ours
     - OutOfMemory             the runtime could not allocate what the request needs
     - ProofFailed             the runtime's answers differ from TensorFlow's
@@ -202,6 +203,21 @@ class BackendError(SegueError):
 
 class GraphNotLoadable(BackendError):
     """The ONNX file does not load in the runtime."""
+
+
+class GraphNotLowerable(BackendError):
+    """The ONNX graph has no form as a PyTorch module that would certainly give the same numbers.
+
+    The text names the operator, its node, the reason and what to do. `operator` and `node` are empty where the graph as
+    a whole is refused.
+    """
+
+    def __init__(self, operator: str, node: str, reason: str) -> None:
+        place = f"{operator} (node {node!r}): " if operator else ""
+        super().__init__(f"{place}{reason}. The model can be served with ONNX Runtime, which the proof already covers.")
+        self.operator = operator
+        self.node = node
+        self.reason = reason
 
 
 class RunFailed(BackendError):

@@ -1,0 +1,120 @@
+"""Every operator against the ONNX standard's own node tests; `python -m benchmarks.operators` makes the table of it."""
+
+import json
+import warnings
+from collections import Counter
+from collections.abc import Iterator
+
+import pytest
+
+from benchmarks.operators import __main__ as command
+from benchmarks.operators import child, table
+from benchmarks.operators.cases import Case, frozen, installed, released
+from benchmarks.operators.emitted import REWRITTEN, emitted_operators, source_folder
+from server.lowering.control import CONTROL
+from server.lowering.foreign import REVIEWED
+from server.lowering.operators import OPERATORS
+
+# torch has no strings, and no generator that draws what another one draws.
+_REFUSED = {"Multinomial", "StringNormalizer"}
+
+
+@pytest.fixture(scope="module")
+def emitted() -> frozenset[str]:
+    """What tf2onnx can write."""
+    return emitted_operators(source_folder())
+
+
+@pytest.fixture
+def quiet() -> Iterator[None]:
+    """The standard's test data are made by code that divides by zero on purpose."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
+def test_the_list_of_operators_is_read_off_the_exporter(emitted: frozenset[str]) -> None:
+    """Made in each of tf2onnx's ways: by name, as a replacement, by a decorator, by a new type; not by a comparison."""
+    assert {"Add", "Conv", "GRU", "Loop", "Resize", "EyeLike", "Det", "Upsample", "Mod"} <= emitted
+    assert not {"MaxRoiPool", "QLinearConv", "TreeEnsembleClassifier", "placeholder"} & emitted
+
+
+def test_every_operator_that_an_export_can_hold_is_decided_on(emitted: frozenset[str]) -> None:
+    """Each has an entry of ours, a reviewed converter of onnx2torch's, or a reason to be refused."""
+    supplied = set(OPERATORS) | set(REVIEWED) | set(CONTROL)
+    assert (emitted | REWRITTEN) - supplied == _REFUSED
+    assert not set(OPERATORS) & set(REVIEWED)
+
+
+def test_the_published_table_is_that_of_these_operators(emitted: frozenset[str]) -> None:
+    """The page is made of the results, and the results of what the exporter can write today."""
+    document = json.loads(command.RESULTS.read_text("utf-8"))
+    assert document["operators"] == sorted(emitted | REWRITTEN)
+    assert command.DOCUMENT.read_text("utf-8") == table.render(document)
+    require_bar(document["cases"])
+
+
+def require_bar(cases: list[dict[str, str]]) -> None:
+    """Assert what is promised: 98 % right, none wrong or broken, none lost that onnx2torch alone gets right."""
+    outcomes = Counter(case["ours"] for case in cases)
+    assert set(outcomes) <= {"passed", "refused"}
+    assert outcomes["passed"] >= 0.98 * outcomes.total()
+    assert not table.lost({"cases": cases})
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("quiet")
+def test_no_operator_is_silently_wrong(emitted: frozenset[str]) -> None:
+    """On the newest form of every operator: right, or an error; and right for what our rewrites add."""
+    outcomes = {}
+    for case in installed(emitted | REWRITTEN):
+        if case.operator != "(expanded)":
+            outcomes[case.name] = (case, *child.both_forms(case, child.ours, best=False))
+    assert len(outcomes) > 500
+    assert not [(name, why) for name, (_, kind, why) in outcomes.items() if kind == child.WRONG]
+    assert not [(name, why) for name, (case, kind, why) in outcomes.items() if kind != child.PASSED and is_ours(case)]
+
+
+def is_ours(case: Case) -> bool:
+    """Whether a case is of an operator that our own rewrites write."""
+    return case.operator in REWRITTEN
+
+
+@pytest.mark.usefixtures("quiet")
+def test_a_wrong_answer_is_found_out() -> None:
+    """The measure itself: a runner that is off, of another dtype or shape, or that raises, does not pass."""
+    case = next(case for case in installed(frozenset({"Tanh"})) if case.operator == "Tanh")
+    right = child.ours(case)
+    assert child.outcome(case, lambda _: right) == (child.PASSED, "")
+    assert child.outcome(case, lambda _: lambda x: [right(x)[0] + 0.1])[0] == child.WRONG
+    assert child.outcome(case, lambda _: lambda x: [right(x)[0].double()])[0] == child.WRONG
+    assert child.outcome(case, lambda _: lambda x: [right(x)[0][None]])[0] == child.WRONG
+    assert child.outcome(case, lambda _: lambda x: [*right(x), *right(x)])[0] == child.WRONG
+    assert child.outcome(case, lambda _: lambda x: [1 / 0])[0] == child.FAILED  # noqa: ARG005
+    assert child.outcome(case, lambda _: 1 / 0)[0] == child.REFUSED  # type: ignore[arg-type, return-value]
+
+
+@pytest.mark.usefixtures("quiet")
+def test_weights_are_constants_once() -> None:
+    """Every test is also run with all inputs but the first as initializers, where layers are recognised."""
+    case = next(case for case in installed(frozenset({"MatMul"})) if case.operator == "MatMul")
+    other = frozen(case)
+    assert other is not None
+    assert len(other.model.graph.input) == 1
+    assert len(other.model.graph.initializer) == 1
+    assert child.outcome(other, child.ours) == (child.PASSED, "")
+
+
+@pytest.mark.prove
+@pytest.mark.timeout(1200)
+@pytest.mark.usefixtures("quiet")
+def test_the_published_results_are_those_of_this_code(emitted: frozenset[str]) -> None:
+    """All tests of operator set 18, each runner in processes of their own, give what the table says."""
+    operators = emitted | REWRITTEN
+    new = [case for case in installed(operators) if case.operators & REWRITTEN]
+    results = [
+        *command.run(list(released(operators)), "released", operators), *command.run(new, "installed", operators)
+    ]  # fmt: skip
+    require_bar(results)
+    published = json.loads(command.RESULTS.read_text("utf-8"))["cases"]
+    assert [(case["case"], case["ours"]) for case in results] == [(case["case"], case["ours"]) for case in published]
