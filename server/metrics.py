@@ -89,6 +89,10 @@ class Metrics:
         gauge = Gauge("segue_bytes_in_flight", "Memory that requests in flight hold.", registry=self.registry)
         gauge.set_function(held)
 
+    def counted(self, name: str) -> int:
+        """The sum of a counter of TensorFlow Serving's, by its own name; 0 for other names."""
+        return self.tensorflow.counted(name, self.requests())
+
     def timer(self, model: str, version: int, signature: str, backend: str, method: str = "Predict") -> RequestTimer:
         """The series for requests to a loaded signature."""
         key = (model, version, signature, backend, method)

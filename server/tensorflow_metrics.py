@@ -79,6 +79,15 @@ class TensorFlowMetrics:
             kept[0].add(latency)
             kept[1].add(run)
 
+    def counted(self, name: str, requests: Mapping[tuple[str, str, str], int]) -> int:
+        """The sum of a counter over its labels, by TensorFlow Serving's name with slashes; 0 for other names."""
+        if name == "/tensorflow/serving/request_count":
+            return sum(count for (method, _, _), count in requests.items() if method in _COUNTED)
+        if name == "/tensorflow/serving/request_example_count_total":
+            with self._lock:
+                return self._example_sums.total()
+        return 0
+
     def text(
         self,
         timers: Iterable[tuple[SeriesLike, Snapshot, Snapshot]],

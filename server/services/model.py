@@ -62,7 +62,9 @@ class ModelService:
     def handle_reload_config_request(self, data: bytes, rpc: Rpc) -> bytes:
         """Replace what is served, and answer when the models that are new are available.
 
-        The increase of counters is not told, whatever metric_names asks for.
+        The increase that the counters in metric_names had meanwhile is told, as by TensorFlow Serving's
+        model_service_impl.cc: 0 for names that are no counters of this server. Where it looks at one model's counter of
+        several, whichever comes first, all are added up.
         """
         assert self._apply is not None  # noqa: S101 - `methods` does not offer the method else
         request = parse(model_service_pb2.ReloadConfigRequest, data)
@@ -71,6 +73,8 @@ class ModelService:
                 "ServerModelConfig type not supported by HandleReloadConfigRequest. "
                 "Only ModelConfigList is currently supported"
             )
+        names = dict.fromkeys(request.metric_names)
+        before = {name: self._metrics.counted(name) for name in names}
         reload = self._apply(request.config)
         left = rpc.deadline - time.monotonic()
         failed = self._models.wait_for(reload, left if math.isfinite(left) else None, lambda: not rpc.cancelled)
@@ -78,6 +82,8 @@ class ModelService:
             raise ModelsUnavailable(_unavailable(failed))
         reply = model_service_pb2.ReloadConfigResponse()
         reply.status.SetInParent()
+        for name, count in before.items():
+            reply.metric.add(name=name, int64_value_increase=self._metrics.counted(name) - count)
         self._metrics.ended(RELOAD, "", "OK")
         return reply.SerializeToString()
 

@@ -8,6 +8,8 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import grpc
 import numpy as np
@@ -18,9 +20,10 @@ from protos.serving import inference_pb2, metadata_pb2, model_pb2, model_service
 from protos.serving.config_pb2 import ModelServerConfig
 from server.app import Server, ServerStartError
 from server.config import ServerConfig, parse_channel_arguments
+from server.lifecycle.manager import Reload
 from server.model_config import parse
 from server.reload import ConfigFile, ConfigWatcher, Reloader
-from server.services.model import RELOAD, reload_failed
+from server.services.model import RELOAD, ModelService, reload_failed
 from server.wire.responses import encode_predict_request, parse_predict_response
 from tests.packages import Affine, joined, write_package
 from tests.server.test_app import Client, Code
@@ -53,6 +56,10 @@ def entry(name: str, folder: Path, more: str = "") -> str:
     return f"config {{ name: '{name}' base_path: '{folder}' model_platform: 'tensorflow' {more} }}"
 
 
+ANYTHING = "/tensorflow/serving/anything"
+COUNTER = "/tensorflow/serving/request_count"
+
+
 def listing(*entries: str) -> ModelServerConfig:
     """A configuration."""
     return parse(f"model_config_list {{ {' '.join(entries)} }}", "test")
@@ -60,7 +67,7 @@ def listing(*entries: str) -> ModelServerConfig:
 
 def reload(client: Client, config: ModelServerConfig) -> model_service_pb2.ReloadConfigResponse:
     """A HandleReloadConfigRequest that must succeed."""
-    request = model_service_pb2.ReloadConfigRequest(config=config, metric_names=["/tensorflow/serving/anything"])
+    request = model_service_pb2.ReloadConfigRequest(config=config, metric_names=[ANYTHING, COUNTER, ANYTHING])
     return model_service_pb2.ReloadConfigResponse.FromString(client.call(RELOAD, request, "ModelService"))
 
 
@@ -188,7 +195,7 @@ def test_a_reload_supersedes_what_was_served(root: Path, config_file: Path) -> N
         )
         assert reply.HasField("status")
         assert (reply.status.error_code, reply.status.error_message) == (0, "")
-        assert not reply.metric
+        assert [(each.name, each.int64_value_increase) for each in reply.metric] == [(ANYTHING, 0), (COUNTER, 0)]
         assert served(client, "new") == 7
         assert served(client, "affine", label="stable") == 2
         with server.models._changed:
@@ -203,6 +210,25 @@ def test_a_reload_supersedes_what_was_served(root: Path, config_file: Path) -> N
             Code.INVALID_ARGUMENT,
             "Unrecognized servable version label: canary",
         )
+
+
+def test_a_reload_tells_what_counters_have_grown_by(root: Path, config_file: Path) -> None:
+    """Requests that are answered while a configuration is put into force are in the increase."""
+    with running(settings(root, model_config_file=config_file, admin=True)) as (server, client):
+        apply = server._reloader.apply
+
+        def slowly(config: ModelServerConfig) -> Reload:
+            served(client, "affine")
+            return apply(config)
+
+        service = ModelService(server.models, server._metrics, slowly)
+        request = model_service_pb2.ReloadConfigRequest(
+            config=listing(entry("affine", root / "place")), metric_names=[COUNTER]
+        )
+        rpc: Any = SimpleNamespace(deadline=float("inf"), cancelled=False)
+        data = service.handle_reload_config_request(request.SerializeToString(), rpc)
+        reply = model_service_pb2.ReloadConfigResponse.FromString(data)
+        assert [(each.name, each.int64_value_increase) for each in reply.metric] == [(COUNTER, 1)]
 
 
 def test_a_reload_replaces_a_repository(root: Path) -> None:
