@@ -117,9 +117,7 @@ def test_convolutions_are_left_alone(network: Networks, tmp_path: Path, name: st
     assert after <= before
 
 
-@pytest.mark.parametrize(
-    ("name", "signatures"), [("corners", ()), ("control", ()), ("version_1", ("predict images",))]
-)
+@pytest.mark.parametrize(("name", "signatures"), [("corners", ()), ("control", ()), ("version_1", ("predict images",))])
 def test_every_corner_survives(export: Exporter, tmp_path: Path, name: str, signatures: tuple[str, ...]) -> None:
     """Dtypes, ranks, tables, control flow, odd names, pass-through outputs: all answers stay TensorFlow's."""
     exported = export(name, signatures=signatures)
