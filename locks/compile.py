@@ -10,7 +10,11 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 
 # Lock -> extras of pyproject.toml.
-LOCKS = {"dev": ("build", "convert", "torch", "dev"), "convert": ("build", "convert"), "serve": ("build", "traces")}
+LOCKS = {
+    "dev": ("build", "convert", "torch", "dev"),
+    "convert": ("build", "traces", "convert"),
+    "serve": ("build", "traces"),
+}
 
 
 def compile_lock(name: str, extras: tuple[str, ...]) -> None:
