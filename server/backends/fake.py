@@ -3,10 +3,11 @@
 It ships so that tests of everything above the backends need no patching; it is never selected for a package.
 """
 
+import threading
 from collections.abc import Callable, Mapping, Sequence
 
 from server.arrays import Array
-from server.backends.interface import GraphSpec
+from server.backends.interface import GraphSpec, Precision
 
 Compute = Callable[[Mapping[str, Array]], Mapping[str, Array]]
 
@@ -31,11 +32,15 @@ class FakeGraph:
 class FakeBackend:
     """Loads any graph as the function given."""
 
-    name = "fake"
+    precision = Precision.FP32
 
-    def __init__(self, compute: Compute) -> None:
+    def __init__(self, compute: Compute, name: str = "fake") -> None:
+        self.name = name
         self._compute = compute
         self.loaded: list[FakeGraph] = []
+
+    def prepare(self, graph: GraphSpec, stop: threading.Event) -> None:
+        """Nothing needs to be made; see Backend.prepare."""
 
     def load(self, graph: GraphSpec) -> FakeGraph:  # noqa: ARG002 - the interface passes what a fake has no use for
         """Pretend to load; see Backend.load."""

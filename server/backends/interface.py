@@ -3,12 +3,22 @@
 A backend turns an ONNX file into something that runs; it knows nothing of requests, models or versions.
 """
 
+import enum
+import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
 from server.arrays import Array
+
+
+class Precision(enum.StrEnum):
+    """What a backend computes in, where the graph says float32."""
+
+    FP32 = "fp32"
+    BF16 = "bf16"
+    FP16 = "fp16"
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +36,8 @@ class GraphSpec:
     path: Path
     inputs: tuple[TensorPort, ...]
     outputs: tuple[TensorPort, ...]
+    digest: str = ""
+    """SHA-256 in hex of the file, by the manifest: the name of what is made from it and kept."""
 
 
 class LoadedGraph(Protocol):
@@ -58,8 +70,25 @@ class Backend(Protocol):
         """Short and stable: it is a metric label, e.g. "onnxruntime-cpu"."""
         ...
 
+    @property
+    def precision(self) -> Precision:
+        """Decides how far its answers may be from TensorFlow's."""
+        ...
+
+    def prepare(self, graph: GraphSpec, stop: threading.Event) -> None:
+        """Make what `load` needs and what takes long to make, in a child process, unless it is there from before.
+
+        Args:
+            graph: What will be loaded.
+            stop: Set when nobody wants it any more; the call returns soon after.
+
+        Raises:
+            GraphNotLoadable: it cannot be made; says why.
+        """
+        ...
+
     def load(self, graph: GraphSpec) -> LoadedGraph:
-        """Load one graph.
+        """Load what was prepared.
 
         Raises:
             GraphNotLoadable: the file is damaged, or holds what the runtime cannot run.

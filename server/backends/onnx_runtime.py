@@ -8,6 +8,7 @@ import ctypes
 import logging
 import os
 import re
+import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -24,7 +25,7 @@ from onnxruntime.capi import onnxruntime_pybind11_state as ort_errors
 
 from protos.tensorflow import tensor_pb2
 from server.arrays import Array
-from server.backends.interface import GraphSpec, TensorPort
+from server.backends.interface import GraphSpec, Precision, TensorPort
 from server.errors import GraphNotLoadable, InvalidRequest, OutOfMemory, RunFailed, SegueError, UnreadableText
 
 logger = logging.getLogger(__name__)
@@ -125,6 +126,8 @@ class OnnxRuntimeGraph:
 class OnnxRuntimeBackend:
     """ONNX Runtime on one device."""
 
+    precision = Precision.FP32
+
     def __init__(self, device: Device = "cpu", *, threads: int = 0) -> None:
         """Make a backend.
 
@@ -139,6 +142,9 @@ class OnnxRuntimeBackend:
     def name(self) -> str:
         """The metric label."""
         return f"onnxruntime-{self.device}"
+
+    def prepare(self, graph: GraphSpec, stop: threading.Event) -> None:
+        """Nothing needs to be made: the session is made in a moment; see Backend.prepare."""
 
     def load(self, graph: GraphSpec) -> OnnxRuntimeGraph:
         """Create the session and check that its ports are the package's; see Backend.load."""

@@ -277,7 +277,7 @@ def _prove_signature(signature: package_pb2.Signature, graph: LoadedGraph, cases
 
 def _graph_specs(package: Package) -> list[GraphSpec]:
     """One per ONNX file, with the ports of all signatures that it answers."""
-    listed = {file.path for file in package.manifest.files}
+    listed = {file.path: file.sha256 for file in package.manifest.files}
     ports: dict[str, tuple[set[TensorPort], set[TensorPort]]] = {}
     for signature in package.manifest.signatures:
         if signature.onnx_file not in listed:
@@ -286,7 +286,7 @@ def _graph_specs(package: Package) -> list[GraphSpec]:
         all_inputs, all_outputs = ports.setdefault(signature.onnx_file, (set(), set()))
         all_inputs.update(inputs)
         all_outputs.update(outputs)
-    return [GraphSpec(package.path / file, tuple(i), tuple(o)) for file, (i, o) in ports.items()]
+    return [GraphSpec(package.path / file, tuple(i), tuple(o), listed[file]) for file, (i, o) in ports.items()]
 
 
 def _signature_map(manifest: package_pb2.ModelPackage) -> metadata_pb2.SignatureDefMap:
