@@ -1,0 +1,48 @@
+"""Loading beside requests: it may not take every core, or each request waits until the system takes one back from it."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+_TASKS = Path("/proc/self/task")
+
+
+@contextmanager
+def leaving_cores() -> Iterator[None]:
+    """Keep this thread, and those that it starts, off a quarter of the process's cores, and off one at the least.
+
+    Afterwards they may use all of them. A runtime's threads that were made inside keep the restriction until then, so
+    what is tried out inside runs on fewer cores than requests will. Two at once leave the same cores free; the first
+    that ends lifts the other's restriction too, so that what serves by then is not slowed.
+
+    Does nothing where there is one core, or where threads cannot be restricted.
+    """
+    if not hasattr(os, "sched_setaffinity"):
+        yield
+        return
+    every = os.sched_getaffinity(0)
+    kept = set(sorted(every)[max(1, len(every) // 4) :])
+    if not kept:
+        yield
+        return
+    before = _threads()
+    os.sched_setaffinity(0, kept)
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, every)
+        for thread in _threads() - before:
+            _release(thread, kept, every)
+
+
+def _threads() -> set[int]:
+    return {int(entry.name) for entry in _TASKS.iterdir()}
+
+
+def _release(thread: int, kept: set[int], every: set[int]) -> None:
+    try:
+        if os.sched_getaffinity(thread) == kept:  # a runtime may have given its threads places of its own
+            os.sched_setaffinity(thread, every)
+    except ProcessLookupError:
+        pass  # it has ended
