@@ -13,7 +13,7 @@ from converter.weights import store_graphs
 from protos.segue import package_pb2
 from protos.tensorflow import signature_pb2
 from server.arrays import Array, save_arrays
-from server.lifecycle.servable import Proof
+from server.engines.proof import Proof
 from server.parity import Tolerance, default_tolerance
 from server.repository.names import BATCHING, GOLDEN, MANIFEST
 from server.repository.package import SCHEMA_VERSION, file_digest

@@ -15,8 +15,9 @@ from converter.rows.proof import why_not_apart
 from protos.segue import package_pb2
 from server.arrays import Array
 from server.backends.interface import Backend
+from server.engines.proof import Proof
 from server.errors import BackendError, ProofFailed, SegueError
-from server.lifecycle.servable import Proof, Servable, load_servable
+from server.lifecycle.servable import Servable, load_servable
 from server.parity import Tolerance, compare
 from server.repository.package import Package
 from server.signatures import ServedSignature

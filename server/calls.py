@@ -39,6 +39,7 @@ class Call:
         "_request_id",
         "backend",
         "begin",
+        "bucket",
         "checked",
         "code",
         "finished",
@@ -46,6 +47,7 @@ class Call:
         "model",
         "queued",
         "rows",
+        "run",
         "signature",
         "source",
         "span",
@@ -67,8 +69,9 @@ class Call:
         self.begin = now()
         self.code = "OK"
         self.model = self.signature = self.backend = self.trace_id = ""
-        self.version = self.rows = 0
+        self.version = self.rows = self.bucket = 0
         self.queued = self.taken = self.checked = self.started = self.finished = 0.0
+        self.run = (0.0, 0.0)
         self.span: Any = None
         self._request_id = ""
 
@@ -89,19 +92,38 @@ class Call:
         self.model = model
         self.version = version
 
-    def ran(self, signature: str, backend: str, rows: int, times: tuple[float, float]) -> None:
+    def ran(self, signature: str, rows: int, times: tuple[float, float]) -> None:
         """Note what was run, and when: from the checked inputs to the outputs.
 
         Args:
             signature: Its name.
-            backend: Its name.
             rows: The first dimension of the inputs; 0 for scalars.
             times: Begin and end of the backend's part, waiting for a batch included.
         """
         self.signature = signature
-        self.backend = backend
         self.rows = rows
         self.checked, self.finished = times
+
+    def run_on(self, backend: str, bucket: int, times: tuple[float, float]) -> None:
+        """Note who has answered.
+
+        Args:
+            backend: Its name.
+            bucket: The batch's, of the request's signature.
+            times: Begin and end of the batch's run.
+        """
+        self.backend = backend
+        self.bucket = bucket
+        self.run = times
+
+    @property
+    def last_run(self) -> "Run":
+        """What `run_on` was told last."""
+        return self.backend, self.bucket, self.run
+
+
+Run = tuple[str, int, tuple[float, float]]
+"""A batch's run: the backend, the bucket, begin and end."""
 
 
 class Watcher(Protocol):

@@ -185,6 +185,8 @@ class Batcher:
             self._lead(item)
         if (call := calls.current()) is not None:
             call.started = item.started
+            if item.ran is not None:
+                call.run_on(*item.ran)
         return item.result()
 
     def _enqueue(self, item: Waiting) -> None:

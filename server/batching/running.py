@@ -49,7 +49,9 @@ class Runner:
         except SegueError as error:
             self._answer_alone(batch, first, error)
             return total, size - total
+        ran = _last_run()
         for item, answer in zip(batch, joining.split(answers, rows), strict=True):
+            item.ran = ran
             item.succeed(answer)
         for item in batch:
             if item is not first:
@@ -69,6 +71,7 @@ class Runner:
             else:
                 try:
                     item.succeed(self.filled_up(item.feeds, item.outputs, item.rows))
+                    item.ran = _last_run()
                 except SegueError as own:
                     item.fail(own)
             if item is not first:
@@ -87,3 +90,9 @@ class Runner:
                 "tensors"
             )
         return answers
+
+
+def _last_run() -> calls.Run | None:
+    """What the run that has just ended in this thread has noted; its thread works on the batch's first request."""
+    call = calls.current()
+    return call.last_run if call is not None else None

@@ -4,6 +4,7 @@ import threading
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from server import calls
 from server.arrays import Array
 from server.errors import CancelledInQueue, ExpiredInQueue, SegueError
 
@@ -23,6 +24,7 @@ class Waiting:
     wake: threading.Lock = field(default_factory=threading.Lock)
     queued: bool = False
     started: float = 0.0
+    ran: calls.Run | None = None
     done: bool = False
     """Whether it has an answer or an error; stays True when its thread has taken that."""
     _answer: list[Array] | None = None

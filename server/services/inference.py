@@ -98,14 +98,15 @@ class InferenceService:
         rows = rows_of(examples)
         call = signature.call_with_arrays(columns(rows, signature.inputs), wanted)
         self._metrics.examples(servable.name, len(rows))
-        names = (signature.name, servable.backend_name)
-        timer = self._metrics.timer(servable.name, servable.version, *names, method)
         run_begin = time.perf_counter()
         wanted_names = [onnx_name for _, onnx_name in call.outputs]
         arrays = servable.run(signature, call.feeds, wanted_names, rpc.deadline, rpc.is_cancelled)
         end = time.perf_counter()
+        backend = servable.backend_name
         if (call_now := calls.current()) is not None:
-            call_now.ran(*names, len(rows), (run_begin, end))
+            call_now.ran(signature.name, len(rows), (run_begin, end))
+            backend = call_now.backend
+        timer = self._metrics.timer(servable.name, servable.version, signature.name, backend, method)
         timer.run.observe(end - run_begin)
         timer.latency.observe(end - begin)
         return {alias: array for (alias, _), array in zip(call.outputs, arrays, strict=True)}, len(rows)

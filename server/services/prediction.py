@@ -172,12 +172,14 @@ class Prediction:
             as_content=service.tensor_content,
         )
         signature.quickness.observe(self._size, run_end - run_begin)
+        backend = servable.backend_name
+        if (exchange := calls.current()) is not None:
+            exchange.ran(signature.name, _rows(call.feeds), (run_begin, run_end))
+            backend = exchange.backend
         metrics = service.metrics
-        timer = metrics.timer(servable.name, servable.version, signature.name, servable.backend_name)
+        timer = metrics.timer(servable.name, servable.version, signature.name, backend)
         timer.run.observe(run_end - run_begin)
         timer.latency.observe(time.perf_counter() - self._begin)
-        if (exchange := calls.current()) is not None:
-            exchange.ran(signature.name, servable.backend_name, _rows(call.feeds), (run_begin, run_end))
         metrics.ended("Predict", servable.name, "OK")
         return reply
 

@@ -1,4 +1,4 @@
-"""Loading beside requests: it may not take every core, or each request waits until the system takes one back from it."""
+"""Loading beside requests: were it to take every core, each request would wait until the system takes one back."""
 
 import os
 from collections.abc import Iterator

@@ -1,0 +1,185 @@
+"""One signature's batches: which engine runs each, and what happens when it fails.
+
+The choice itself is the policy's; here it is asked, told what came of it, and overruled by nobody.
+"""
+
+import itertools
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+
+import numpy as np
+
+from server import calls
+from server.arrays import Array
+from server.engines.engine import Engine
+from server.errors import SegueError
+from server.histograms import Durations
+from server.parity import is_floating
+from server.selection.interface import Calibration, Failure, Outcome, Policy
+
+Clock = Callable[[], float]
+
+
+class Lane:
+    """Runs the batches of one signature of one version."""
+
+    def __init__(
+        self,
+        file: str,
+        primary: Engine,
+        *,
+        buckets: Sequence[int],
+        policy: Policy | None = None,
+        may_be_infinite: bool = False,
+        clock: Clock = time.monotonic,
+    ) -> None:
+        """Make a lane.
+
+        Args:
+            file: The ONNX file of the signature.
+            primary: The engine that is there from the start; its word holds where all fail.
+            buckets: Increasing numbers of rows; a batch belongs to the first that holds it, or else to the last.
+            policy: Chooses; None where there will never be another engine.
+            may_be_infinite: TensorFlow itself answers golden inputs with NaN or infinity.
+            clock: Seconds.
+        """
+        self.buckets = tuple(buckets)
+        self.policy = policy
+        self.durations: dict[tuple[str, int], Durations] = {}
+        self.failures: Counter[tuple[str, str]] = Counter()
+        """Runs that failed, by backend and kind of failure; the batch was answered by another, or by none."""
+        self._file = file
+        self._primary = primary
+        self._engines = {primary.backend: primary}
+        self._may_be_infinite = may_be_infinite
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._numbers = itertools.count()
+        self._begun = 0
+        self._running = 0
+        if policy is not None:
+            policy.backend_state(primary.backend, available=True, now=clock())
+
+    def add(self, engine: Engine) -> None:
+        """Let an engine take part."""
+        with self._lock:
+            self._engines[engine.backend] = engine
+            if self.policy is not None:
+                self.policy.backend_state(engine.backend, available=True, now=self._clock())
+
+    def run(self, feeds: Mapping[str, Array], outputs: Sequence[str]) -> list[Array]:
+        """Answer a batch; see LoadedGraph.run. A failure of one engine is another's turn."""
+        bucket = self.bucket(feeds)
+        if self.policy is None:
+            return self._timed(self._primary, bucket, feeds, outputs)
+        with self._lock:
+            self._begun += 1
+            self._running += 1
+        try:
+            return self._choose_and_run(self.policy, bucket, feeds, outputs)
+        finally:
+            with self._lock:
+                self._running -= 1
+
+    def bucket(self, feeds: Mapping[str, Array]) -> int:
+        """The bucket of a batch, by the first dimension of what it holds."""
+        rows = max((array.shape[0] for array in feeds.values() if array.ndim), default=1)
+        return next((bucket for bucket in self.buckets if bucket >= rows), self.buckets[-1])
+
+    def calibrate(self, feeds_of: Callable[[int], Mapping[str, Array] | None], outputs: Sequence[str]) -> bool:
+        """Make a run that the policy wants to learn from, if it wants one and nothing else runs.
+
+        Args:
+            feeds_of: Golden inputs for a bucket; None if there are none of that size.
+            outputs: All of the signature's.
+
+        Returns:
+            Whether a run was made, so that another may be wanted.
+        """
+        with self._lock:
+            wanted = self.policy.idle(self._clock()) if self.policy is not None and not self._running else None
+            begun = self._begun
+        if wanted is None or (feeds := feeds_of(wanted.bucket)) is None:
+            return False
+        begin = time.perf_counter()
+        failure = self._try(self._engines[wanted.backend], feeds, outputs)
+        seconds = time.perf_counter() - begin
+        with self._lock:
+            if self._begun == begun:  # a request beside it would have made it slow
+                self._observe(wanted, seconds, failure)
+        return True
+
+    def _observe(self, wanted: Calibration, seconds: float, failure: Failure | None) -> None:
+        assert self.policy is not None  # noqa: S101 - it has asked for the run
+        self.policy.observe(Outcome(None, wanted.bucket, wanted.backend, seconds, failure), self._clock())
+
+    def _try(self, engine: Engine, feeds: Mapping[str, Array], outputs: Sequence[str]) -> Failure | None:
+        try:
+            answers = engine.graphs[self._file].run(feeds, outputs)
+        except SegueError:
+            return Failure.ERROR
+        return None if self._may_be_infinite or _are_finite(answers) else Failure.NOT_FINITE
+
+    def _choose_and_run(
+        self, policy: Policy, bucket: int, feeds: Mapping[str, Array], outputs: Sequence[str]
+    ) -> list[Array]:
+        number = next(self._numbers)
+        failed: dict[str, SegueError | list[Array]] = {}
+        try:
+            while True:
+                with self._lock:
+                    if len(failed) == len(self._engines):
+                        break
+                    engine = self._engines[policy.choose(bucket, self._clock(), tuple(failed)).backend]
+                answers, error, failure, seconds = self._attempt(engine, bucket, feeds, outputs)
+                with self._lock:
+                    policy.observe(Outcome(number, bucket, engine.backend, seconds, failure), self._clock())
+                    if failure is not None:
+                        self.failures[engine.backend, failure.value] += 1
+                if failure is None:
+                    return answers
+                failed[engine.backend] = error or answers
+                del error
+            return self._last_word(failed)
+        finally:
+            failed.clear()  # an error's traceback refers to this frame
+
+    def _attempt(
+        self, engine: Engine, bucket: int, feeds: Mapping[str, Array], outputs: Sequence[str]
+    ) -> tuple[list[Array], SegueError | None, Failure | None, float]:
+        begin = time.perf_counter()
+        try:
+            answers = self._timed(engine, bucket, feeds, outputs)
+        except SegueError as error:
+            return [], error, Failure.ERROR, time.perf_counter() - begin
+        seconds = time.perf_counter() - begin
+        # Whoever asks with a NaN gets NaN from every engine.
+        if self._may_be_infinite or _are_finite(answers) or not _are_finite(feeds.values()):
+            return answers, None, None, seconds
+        return answers, None, Failure.NOT_FINITE, seconds
+
+    def _timed(self, engine: Engine, bucket: int, feeds: Mapping[str, Array], outputs: Sequence[str]) -> list[Array]:
+        begin = calls.now()
+        answers = engine.graphs[self._file].run(feeds, outputs)
+        end = calls.now()
+        durations = self.durations.get((engine.backend, bucket))
+        if durations is None:
+            durations = self.durations.setdefault((engine.backend, bucket), Durations())
+        durations.observe(end - begin)
+        if (call := calls.current()) is not None:
+            call.run_on(engine.backend, bucket, (begin, end))
+        return answers
+
+    def _last_word(self, failed: Mapping[str, SegueError | list[Array]]) -> list[Array]:
+        """What to say when every engine failed: what the primary says."""
+        word = failed[self._primary.backend]
+        if isinstance(word, SegueError):
+            raise word
+        return word
+
+
+def _are_finite(arrays: Iterable[Array]) -> bool:
+    """False if a float among them is NaN or infinite."""
+    return all(bool(np.isfinite(array).all()) for array in arrays if is_floating(array.dtype))

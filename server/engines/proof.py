@@ -1,0 +1,112 @@
+"""Does a loaded backend answer as TensorFlow did? Asked of every backend, on this machine, before it may serve."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from protos.segue import package_pb2
+from server.arrays import Array
+from server.backends.interface import LoadedGraph, Precision
+from server.errors import DamagedPackage, ProofFailed
+from server.parity import Difference, Tolerance, compare
+from server.repository.package import Package
+from server.signatures import ServedSignature
+
+# Of the inputs and outputs of one batch that is tried at loading; larger ones are left to the requests that bring them.
+_MOST_PROVED_BYTES = 256 << 20
+
+Case = tuple[Mapping[str, Array], Mapping[str, Array]]
+"""Inputs and TensorFlow's answers, by alias."""
+
+
+@dataclass(frozen=True, slots=True)
+class Proof:
+    """How far the backend is from TensorFlow on the golden inputs of one output, and what it may be."""
+
+    signature: str
+    output: str
+    difference: Difference
+    tolerance: Tolerance
+
+
+def prove(
+    package: Package,
+    backend_name: str,
+    graphs: Mapping[str, LoadedGraph],
+    sizes: Sequence[int] = (),
+    precision: Precision = Precision.FP32,
+) -> list[Proof]:
+    """Run every golden case and compare each output with TensorFlow's answer.
+
+    Args:
+        package: The golden cases and what outputs may differ by.
+        backend_name: For messages.
+        graphs: The loaded graphs by file.
+        sizes: Of batches that will be run: where rows may be joined, golden rows are repeated to batches of these
+            sizes, which proves each and makes the backend ready for it.
+        precision: What the backend computes in.
+
+    Raises:
+        ProofFailed: naming the first output that differs, and by how much.
+        DamagedPackage: a golden array is missing.
+    """
+    arrays = package.golden_arrays()
+    proofs = []
+    try:
+        for signature in package.manifest.signatures:
+            cases = list(_cases(signature, arrays, sizes))
+            proofs += _prove_signature(signature, graphs[signature.onnx_file], cases, precision)
+    except KeyError as error:
+        raise DamagedPackage(f"{package.path}: the manifest speaks of {error}, which is not there") from error
+    for proof in proofs:
+        if proof.difference.problem:
+            msg = (
+                f"The backend {backend_name} does not reproduce TensorFlow's answer for output {proof.output!r} of "
+                f"signature {proof.signature!r}: {proof.difference.problem}"
+            )
+            raise ProofFailed(msg)
+    return proofs
+
+
+def may_be_joined(signature: package_pb2.Signature) -> bool:
+    """True if rows were proved to keep apart; that golden rows were only seen to is not enough."""
+    return signature.batching.batchable and signature.batching.derived
+
+
+def repeated(signature: package_pb2.Signature, arrays: Mapping[str, Array], size: int) -> Case | None:
+    """The largest golden case cut or repeated to a batch of that size; None if that takes too much memory."""
+    largest = max(signature.golden, key=lambda case: case.batch)
+    keys = {*largest.inputs.values(), *largest.outputs.values()}
+    row_bytes = sum(arrays[key].nbytes for key in keys) // largest.batch
+    if size * row_bytes > _MOST_PROVED_BYTES:
+        return None
+    index = np.arange(size) % largest.batch
+    return (
+        {alias: arrays[key][index] for alias, key in largest.inputs.items()},
+        {alias: arrays[key][index] for alias, key in largest.outputs.items()},
+    )
+
+
+def _cases(signature: package_pb2.Signature, arrays: Mapping[str, Array], sizes: Sequence[int]) -> Iterator[Case]:
+    """The golden cases, and the largest cut or repeated to the sizes."""
+    for case in signature.golden:
+        yield ({a: arrays[k] for a, k in case.inputs.items()}, {a: arrays[k] for a, k in case.outputs.items()})
+    if may_be_joined(signature):
+        for size in sorted(set(sizes) - {case.batch for case in signature.golden}):
+            if filled := repeated(signature, arrays, size):
+                yield filled
+
+
+def _prove_signature(
+    signature: package_pb2.Signature, graph: LoadedGraph, cases: Sequence[Case], _precision: Precision
+) -> list[Proof]:
+    served = ServedSignature(signature)
+    differences = dict.fromkeys(served.outputs, Difference())
+    tolerances = {b.alias: Tolerance(b.tolerance.absolute, b.tolerance.relative) for b in signature.outputs}
+    for inputs, expected in cases:
+        answers = graph.run(served.bind(inputs), list(served.outputs.values()))
+        for alias, answer in zip(served.outputs, answers, strict=True):
+            measured = compare(expected[alias], answer, tolerances[alias])
+            differences[alias] = differences[alias].merged(measured)
+    return [Proof(signature.name, alias, differences[alias], tolerances[alias]) for alias in served.outputs]

@@ -1,0 +1,1 @@
+"""Which backend runs a batch: pure logic, driven by a clock that is passed in."""
