@@ -17,8 +17,9 @@ from server.calls import Watcher
 from server.config import ServerConfig
 from server.errors import InvalidRequest, SegueError
 from server.heap import share_arenas
+from server.lifecycle.decisions import Decisions
+from server.lifecycle.engine_room import EngineRoom
 from server.lifecycle.manager import ModelManager
-from server.lifecycle.servable import load_servable
 from server.logs import AccessLog
 from server.metrics import Metrics
 from server.monitoring import metrics_paths
@@ -66,24 +67,15 @@ class Server:
         self._config = config
         self._metrics = Metrics()
         self._stop_metrics: Callable[[], None] = _nothing
-        choice = _device(config)
-        backend = OnnxRuntimeBackend(choice.device, threads=config.threads)
-        logger.info("backend %s: %s", backend.name, choice.reason)
         try:
             self._beginning = begin = beginning(config)
-            batching = choose(
-                config.batching_parameters_file,
-                config.max_batch_size,
-                config.batch_timeout_micros,
-                per_model=config.per_model_batching,
-                fixed_sizes=choice.device == "cuda",  # each new size costs it a search for algorithms
-            )
+            self._engines = _engine_room(config)
         except SegueError as error:
             raise ServerStartError(error.message) from error
         self.models = ModelManager(
             begin.source,
-            lambda package: load_servable(package, backend, batching(package.path)),
-            observer=Observer(self._metrics),
+            self._engines.load,
+            observer=Observer(self._metrics, self._engines.join),
             policies=begin.policies,
             labels_before_versions=config.labels_before_versions,
             poll_seconds=config.poll_seconds,
@@ -101,6 +93,7 @@ class Server:
             raise ServerStartError(str(error)) from error
         except InvalidRequest as error:
             raise ServerStartError(error.message) from error
+        self._budget = Budget(config.max_bytes_in_flight)
         self._watchers, self._stop_tracing = _watchers(config)
         self._health = Health((PREDICTION.full_name, MODEL.full_name), config.max_connections)
         self._reflection = Reflection((PREDICTION.full_name, MODEL.full_name, health.SERVICE))
@@ -117,6 +110,7 @@ class Server:
     def start(self) -> None:
         """Answer; then load what there is, and say SERVING when that is done."""
         self._rpc.start()
+        self._engines.start(self.models.servables, lambda: self._budget.held == 0)
         self.models.start()
         if self._config_watcher is not None:
             self._config_watcher.start()
@@ -146,6 +140,7 @@ class Server:
         self._rpc.stop(None)
         if self._config_watcher is not None:
             self._config_watcher.stop()
+        self._engines.stop()
         # Requests have had their time: what still runs answers nobody.
         self.models.stop(timeout=min(self._config.grace_seconds, _LAST_SECONDS))
         self._stop_metrics()
@@ -172,12 +167,11 @@ class Server:
         models = Workers("model", threads, waiting=config.max_waiting_requests, share=share)
         status = Workers("status", _STATUS_THREADS, waiting=config.max_waiting_requests, paced=False)
         reload = Workers("reload", _RELOAD_THREADS, waiting=_RELOAD_THREADS, paced=False)
-        budget = Budget(config.max_bytes_in_flight)
-        self._metrics.watch_load(models.waiting, lambda: budget.held)
+        self._metrics.watch_load(models.waiting, lambda: self._budget.held)
         edge = Edge(
             self._metrics,
             models,
-            budget,
+            self._budget,
             may_answer_here=rpc.may_answer_here,
             watchers=self._watchers,
             gate=self._security.gate,
@@ -250,6 +244,33 @@ def _watchers(config: ServerConfig) -> tuple[list[Watcher], Callable[[], None]]:
     if config.log_requests != "off":
         watchers.append(AccessLog(successes=config.log_requests == "all"))
     return watchers, stop
+
+
+def _engine_room(config: ServerConfig) -> EngineRoom:
+    """The backends that may answer, and what becomes of them.
+
+    Raises:
+        ServerStartError: The device is not there.
+        InvalidRequest: The file of batching parameters cannot be followed.
+    """
+    choice = _device(config)
+    backend = OnnxRuntimeBackend(choice.device, threads=config.threads)
+    logger.info("backend %s: %s", backend.name, choice.reason)
+    batching = choose(
+        config.batching_parameters_file,
+        config.max_batch_size,
+        config.batch_timeout_micros,
+        per_model=config.per_model_batching,
+        fixed_sizes=choice.device == "cuda",  # each new size costs it a search for algorithms
+    )
+    return EngineRoom([backend], batching, None, Decisions(_state_folder(config)))
+
+
+def _state_folder(config: ServerConfig) -> Path | None:
+    """Each server's own, known by its port; none for a server whose port is another each time."""
+    if config.state_folder == Path() or config.port == 0:
+        return None
+    return config.state_folder.expanduser() / str(config.port)
 
 
 def _device(config: ServerConfig) -> DeviceChoice:

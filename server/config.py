@@ -96,6 +96,38 @@ class ServerConfig:
         "", "gRPC's own server settings: key=value,key=value; they overrule ours.", REACH, metavar="KEY=VALUE,..."
     )
     tensor_content: bool = _setting(False, "Answer in tensor_content.", RUNNING)
+    backends: str = _setting(
+        "auto",
+        "Backends that may answer, the first one from the start: auto is ONNX Runtime and whatever else is installed; "
+        "or a list, such as onnxruntime,openvino,torch.",
+        RUNNING,
+        metavar="NAMES",
+        environment="SEGUE_BACKENDS",
+    )
+    precision: str = _setting(
+        "fp32",
+        "What may be computed in: fp32 alone, bf16 or fp16 too, or fastest for all; each has to pass its own proof.",
+        RUNNING,
+        choices=("fp32", "bf16", "fp16", "fastest"),
+    )
+    objective: str = _setting(
+        "mean",
+        "What the choice between backends makes least: mean, p50 or p95 of a batch's time; or most: throughput.",
+        RUNNING,
+        choices=("mean", "p50", "p95", "throughput"),
+    )
+    state_folder: Path = _setting(
+        Path("~/.local/state/segue"),
+        "Folder for what was learnt of backends and pinned, by port, so that it survives a restart; '' keeps nothing.",
+        RUNNING,
+        environment="SEGUE_STATE",
+    )
+    cache_folder: Path = _setting(
+        Path("~/.cache/segue"),
+        "Folder for what backends compile; it may be deleted at any time.",
+        RUNNING,
+        environment="SEGUE_CACHE",
+    )
     device: str = _setting("auto", "auto, cpu or cuda.", RUNNING, choices=("auto", "cpu", "cuda"))
     threads: int = _setting(0, "Threads within one operator; 0 is one per physical core.", RUNNING, least=0)
     request_threads: int = _setting(32, "Requests in work at once.", RUNNING, least=1)

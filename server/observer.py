@@ -1,9 +1,10 @@
 """What is said of model versions: a line in the log and the metrics, for each change."""
 
 import logging
+from collections.abc import Callable
 
 from server.errors import SegueError
-from server.lifecycle.servable import Loaded
+from server.lifecycle.servable import Loaded, Servable
 from server.lifecycle.states import State, VersionStatus
 from server.metrics import Metrics
 
@@ -13,8 +14,15 @@ logger = logging.getLogger("server")
 class Observer:
     """Logs what happens to versions and passes it to the metrics."""
 
-    def __init__(self, metrics: Metrics) -> None:
+    def __init__(self, metrics: Metrics, join: Callable[[Servable], None]) -> None:
+        """Make an observer.
+
+        Args:
+            metrics: Counts what happens.
+            join: Has other backends join a version that has become available.
+        """
         self._metrics = metrics
+        self._join = join
 
     def status_changed(self, model: str, status: VersionStatus) -> None:
         """See lifecycle.manager.Observer."""
@@ -33,6 +41,7 @@ class Observer:
             "model %s version %d proved on %s in %.2f s: largest difference from TensorFlow %.1e",
             *(servable.name, servable.version, servable.backend_name, loaded.seconds, worst),
         )
+        self._join(servable)
 
     def not_replaced(self, model: str, version: int, error: SegueError) -> None:
         """See lifecycle.manager.Observer."""

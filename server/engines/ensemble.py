@@ -7,11 +7,10 @@ from dataclasses import dataclass
 
 from protos.segue import package_pb2
 from server.engines.engine import Engine
-from server.engines.lane import Lane
+from server.engines.lane import Chooser, Lane
 from server.engines.proof import may_be_joined
-from server.selection.interface import Policy
 
-MakePolicy = Callable[[Sequence[int]], Policy]
+MakePolicy = Callable[[Sequence[int]], Chooser]
 """Makes a policy for a signature with these buckets."""
 
 # For signatures whose requests are not joined: by how many rows a request has.
@@ -98,6 +97,11 @@ class Ensemble:
         for lane in self.lanes.values():
             lane.add(engine)
         return True
+
+    def pin(self, order: Sequence[str] | None) -> None:
+        """Prefer these backends, in this order, for every signature; None lets the policies choose."""
+        for lane in self.lanes.values():
+            lane.pin(order)
 
     def close(self) -> None:
         """Free all engines. No run may be under way."""

@@ -8,6 +8,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -22,6 +23,19 @@ from server.selection.interface import Calibration, Failure, Outcome, Policy
 Clock = Callable[[], float]
 
 
+class Chooser(Policy, Protocol):
+    """A policy that operators can overrule, and that remembers."""
+
+    def pin(self, order: Sequence[str] | None) -> None:
+        """Prefer these backends, in this order; None chooses freely again."""
+
+    def export(self) -> dict[str, Any]:
+        """What is known, for `restore`: plain JSON."""
+
+    def restore(self, data: Mapping[str, Any]) -> None:
+        """Begin with what was known before; raises ValueError if that is not what `export` gives."""
+
+
 class Lane:
     """Runs the batches of one signature of one version."""
 
@@ -31,7 +45,7 @@ class Lane:
         primary: Engine,
         *,
         buckets: Sequence[int],
-        policy: Policy | None = None,
+        policy: Chooser | None = None,
         may_be_infinite: bool = False,
         clock: Clock = time.monotonic,
     ) -> None:
@@ -68,6 +82,29 @@ class Lane:
             self._engines[engine.backend] = engine
             if self.policy is not None:
                 self.policy.backend_state(engine.backend, available=True, now=self._clock())
+
+    def pin(self, order: Sequence[str] | None) -> None:
+        """Prefer these engines, in this order; None lets the policy choose."""
+        if self.policy is not None:
+            with self._lock:
+                self.policy.pin(order)
+
+    def export(self) -> dict[str, Any]:
+        """What the policy knows; empty without one."""
+        if self.policy is None:
+            return {}
+        with self._lock:
+            return self.policy.export()
+
+    def restore(self, data: Mapping[str, Any]) -> None:
+        """Let the policy know what it knew before.
+
+        Raises:
+            ValueError: That is not what `export` gives.
+        """
+        if self.policy is not None:
+            with self._lock:
+                self.policy.restore(data)
 
     def run(self, feeds: Mapping[str, Array], outputs: Sequence[str]) -> list[Array]:
         """Answer a batch; see LoadedGraph.run. A failure of one engine is another's turn."""
@@ -175,9 +212,12 @@ class Lane:
     def _last_word(self, failed: Mapping[str, SegueError | list[Array]]) -> list[Array]:
         """What to say when every engine failed: what the primary says."""
         word = failed[self._primary.backend]
-        if isinstance(word, SegueError):
-            raise word
-        return word
+        try:
+            if isinstance(word, SegueError):
+                raise word
+            return word
+        finally:
+            del word  # an error's traceback refers to this frame
 
 
 def _are_finite(arrays: Iterable[Array]) -> bool:

@@ -74,7 +74,19 @@ def may_be_joined(signature: package_pb2.Signature) -> bool:
     return signature.batching.batchable and signature.batching.derived
 
 
-def repeated(signature: package_pb2.Signature, arrays: Mapping[str, Array], size: int) -> Case | None:
+def golden_of(signature: package_pb2.Signature, arrays: Mapping[str, Array], size: int) -> Case | None:
+    """A golden case of so many rows, made of others if there is none and rows keep apart; None if neither will do."""
+    for case in signature.golden:
+        if case.batch == size:
+            return _case(case, arrays)
+    return _repeated(signature, arrays, size) if may_be_joined(signature) else None
+
+
+def _case(case: package_pb2.GoldenCase, arrays: Mapping[str, Array]) -> Case:
+    return {a: arrays[k] for a, k in case.inputs.items()}, {a: arrays[k] for a, k in case.outputs.items()}
+
+
+def _repeated(signature: package_pb2.Signature, arrays: Mapping[str, Array], size: int) -> Case | None:
     """The largest golden case cut or repeated to a batch of that size; None if that takes too much memory."""
     largest = max(signature.golden, key=lambda case: case.batch)
     keys = {*largest.inputs.values(), *largest.outputs.values()}
@@ -91,10 +103,10 @@ def repeated(signature: package_pb2.Signature, arrays: Mapping[str, Array], size
 def _cases(signature: package_pb2.Signature, arrays: Mapping[str, Array], sizes: Sequence[int]) -> Iterator[Case]:
     """The golden cases, and the largest cut or repeated to the sizes."""
     for case in signature.golden:
-        yield ({a: arrays[k] for a, k in case.inputs.items()}, {a: arrays[k] for a, k in case.outputs.items()})
+        yield _case(case, arrays)
     if may_be_joined(signature):
         for size in sorted(set(sizes) - {case.batch for case in signature.golden}):
-            if filled := repeated(signature, arrays, size):
+            if filled := _repeated(signature, arrays, size):
                 yield filled
 
 

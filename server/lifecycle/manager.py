@@ -138,6 +138,10 @@ class ModelManager:
         """The version to answer with, leased: see Catalogue.acquire."""
         return self._catalogue.acquire(name, version, label)
 
+    def servables(self) -> list[Servable]:
+        """Every version that is available."""
+        return [servable for versions in self._catalogue.now.available.values() for servable in versions.values()]
+
     def has(self, name: str) -> bool:
         """Whether a version of that model is available."""
         return name in self._catalogue.now.available

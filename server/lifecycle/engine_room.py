@@ -1,0 +1,107 @@
+"""Every backend of one server, and what becomes of them for each version: loaded, joined, tried, pinned, remembered."""
+
+import logging
+import threading
+from collections.abc import Callable, Iterable, Sequence
+
+from server.backends.interface import Backend
+from server.batching.choice import Choice
+from server.engines.ensemble import MakePolicy
+from server.lifecycle.calibrating import Calibrator
+from server.lifecycle.decisions import Decisions
+from server.lifecycle.preparing import Preparer
+from server.lifecycle.servable import Loaded, Servable, load_servable
+from server.repository.package import Package
+
+logger = logging.getLogger("server")
+
+_KEEP_SECONDS = 30.0
+"""How often decisions are written down; a server that is killed loses so much of them."""
+
+
+class EngineRoom:
+    """What loads versions, and brings further engines to them."""
+
+    def __init__(
+        self,
+        backends: Sequence[Backend],
+        batching: Choice,
+        make_policy: MakePolicy | None,
+        decisions: Decisions,
+    ) -> None:
+        """Make one.
+
+        Args:
+            backends: The first loads versions; the others join it, in this order.
+            batching: From a package's folder to how its requests are joined.
+            make_policy: Makes what chooses for one signature of one version.
+            decisions: What was decided before.
+        """
+        self.backends = tuple(backends)
+        self._batching = batching
+        self._make_policy = make_policy if len(self.backends) > 1 else None
+        self._decisions = decisions
+        self._preparer = Preparer(self.backends[1:])
+        self._calibrator: Calibrator | None = None
+        self._servables: Callable[[], Iterable[Servable]] = tuple
+        self._stopping = threading.Event()
+        self._keeper = threading.Thread(target=self._keep, name="keep", daemon=True)
+
+    def load(self, package: Package) -> Loaded:
+        """Load a package in the first backend; raises as load_servable."""
+        loaded = load_servable(package, self.backends[0], self._batching(package.path), self._make_policy)
+        self._decisions.recall(loaded.servable)
+        if order := self._decisions.pinned(package.name):
+            loaded.servable.ensemble.pin(order)
+        return loaded
+
+    def join(self, servable: Servable) -> None:
+        """Have the other backends join a version that has become available. Returns at once."""
+        self._preparer.add(servable)
+
+    def pin(self, model: str, order: Sequence[str]) -> None:
+        """Prefer backends for a model, in this order, also after a restart; an empty order lets the policy choose."""
+        self._decisions.pin(model, order)
+        for servable in self._servables():
+            if servable.name == model:
+                servable.ensemble.pin(order or None)
+
+    def pinned(self, model: str) -> Sequence[str]:
+        """What is preferred for a model; empty if the policy chooses."""
+        return self._decisions.pinned(model)
+
+    def start(self, servables: Callable[[], Iterable[Servable]], is_idle: Callable[[], bool]) -> None:
+        """Begin to bring up engines, and to try them.
+
+        Args:
+            servables: The versions that serve now.
+            is_idle: Whether the server has nothing to do.
+        """
+        self._servables = servables
+        if len(self.backends) == 1:
+            return
+        self._preparer.start()
+        self._calibrator = Calibrator(servables, is_idle)
+        self._calibrator.start()
+        self._keeper.start()
+
+    def stop(self) -> None:
+        """End, and write down what is known. Versions that serve go on serving."""
+        if len(self.backends) == 1:
+            return
+        self._preparer.stop()
+        if self._calibrator is not None:
+            self._calibrator.stop()
+        self._stopping.set()
+        self._keep_all()
+
+    def _keep(self) -> None:
+        while not self._stopping.wait(_KEEP_SECONDS):
+            self._keep_all()
+
+    def _keep_all(self) -> None:
+        for servable in self._servables():
+            try:
+                self._decisions.keep(servable)
+            except Exception:
+                logger.exception("model %s: writing down its decisions failed unexpectedly", servable.name)

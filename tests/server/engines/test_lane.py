@@ -1,0 +1,160 @@
+"""Promises of server.engines.lane."""
+
+import gc
+import threading
+import weakref
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import pytest
+
+from server import calls
+from server.arrays import Array
+from server.engines.lane import Lane
+from server.errors import InvalidRequest, RunFailed
+from server.selection.interface import Calibration, Failure
+from tests.packages import joined
+from tests.server.engines.choosing import Told, batch, engine
+
+
+def breaks(_x: Array) -> Array:
+    """Fail as a runtime does."""
+    raise RunFailed("it broke")
+
+
+def refuses(_x: Array) -> Array:
+    """Refuse an input as a runtime does."""
+    raise InvalidRequest("index out of range")
+
+
+def not_finite(x: Array) -> Array:
+    """Answer NaN."""
+    return np.full_like(x, np.nan)
+
+
+def lane_of(
+    first: Callable[[Array], Array], *others: Callable[[Array], Array], order: Sequence[str] = ()
+) -> tuple[Lane, Told]:
+    """A lane of engines "first", "second", ..."""
+    policy = Told(list(order))
+    lane = Lane("model.onnx", engine("first", first), buckets=(1, 2, 4), policy=policy)
+    for name, answer in zip(("second", "third"), others, strict=False):
+        lane.add(engine(name, answer))
+    return lane, policy
+
+
+def double(x: Array) -> Array:
+    """A sound answer."""
+    return 2 * x
+
+
+def test_the_chosen_engine_answers_and_the_policy_is_told() -> None:
+    """The policy's word is followed, and it learns the bucket and the time."""
+    lane, policy = lane_of(double, lambda x: 3 * x, order=["second"])
+    assert lane.run(batch(3), ["y"])[0][0, 0] == 3
+    (outcome,) = policy.outcomes
+    assert (outcome.batch, outcome.bucket, outcome.backend, outcome.failure) == (0, 4, "second", None)
+    assert outcome.seconds > 0
+    assert lane.durations["second", 4].snapshot().count == 1
+
+
+@pytest.mark.parametrize(("bad", "failure"), [(breaks, Failure.ERROR), (not_finite, Failure.NOT_FINITE)])
+def test_the_same_batch_runs_on_another_engine(bad: Callable[[Array], Array], failure: Failure) -> None:
+    """The client sees an answer, the policy both runs of the one batch, and the count of failures grows."""
+    lane, policy = lane_of(double, bad, order=["second", "first"])
+    assert lane.run(batch(), ["y"])[0][0, 0] == 2
+    assert [(o.batch, o.backend, o.failure) for o in policy.outcomes] == [(0, "second", failure), (0, "first", None)]
+    assert lane.failures == {("second", failure.value): 1}
+
+
+def test_what_fails_everywhere_is_said_by_the_first_engine() -> None:
+    """An input that no engine takes gets the error of the one that is there from the start, whoever was asked first."""
+    lane, policy = lane_of(refuses, breaks, order=["second", "first"])
+    with pytest.raises(InvalidRequest, match="index out of range"):
+        lane.run(batch(), ["y"])
+    assert len(policy.outcomes) == 2
+
+
+def test_a_nan_that_every_engine_answers_is_the_answer() -> None:
+    """A model may say NaN: then that is what the client gets, as from TensorFlow."""
+    lane, _ = lane_of(not_finite, not_finite)
+    assert np.isnan(lane.run(batch(), ["y"])[0]).all()
+
+
+def test_a_nan_that_was_asked_for_blames_nobody() -> None:
+    """Where the client sends NaN, the first engine's NaN is an answer."""
+    lane, policy = lane_of(double, double)
+    lane.run(batch(value=np.nan), ["y"])
+    assert [outcome.failure for outcome in policy.outcomes] == [None]
+
+
+def test_a_failed_batch_leaves_nothing_behind() -> None:
+    """Neither error nor inputs of a batch that failed on one engine, or on all, wait for the cyclic collector."""
+    lane, _ = lane_of(breaks, breaks)
+    feeds = batch()
+    seen = weakref.ref(feeds["x"])
+    gc.disable()
+    try:
+        with pytest.raises(RunFailed):
+            lane.run(feeds, ["y"])
+        del feeds
+        assert seen() is None
+    finally:
+        gc.enable()
+
+
+def test_idle_runs_are_the_policys_wish() -> None:
+    """A calibration runs golden inputs on the engine that the policy names, and only as long as it wants one."""
+    lane, policy = lane_of(double, double)
+    policy.wanted = [Calibration(2, "second")]
+    assert lane.calibrate(batch, ["y"])
+    assert not lane.calibrate(batch, ["y"])
+    (outcome,) = policy.outcomes
+    assert (outcome.batch, outcome.bucket, outcome.backend) == (None, 2, "second")
+
+
+def test_an_idle_run_beside_a_request_teaches_nothing() -> None:
+    """What a request has slowed says nothing about the engine; and while a request runs, none is begun."""
+    began, go_on = threading.Event(), threading.Event()
+
+    def slow(x: Array) -> Array:
+        began.set()
+        go_on.wait(30)
+        return x
+
+    lane, policy = lane_of(double, slow, order=["first"])
+    policy.wanted = [Calibration(1, "second")]
+    with joined(threading.Thread(target=lane.calibrate, args=(batch, ["y"]))):
+        began.wait(30)
+        lane.run(batch(), ["y"])
+        go_on.set()
+    assert [outcome.backend for outcome in policy.outcomes] == ["first"]
+    began.clear()
+    go_on.clear()
+    policy.order = ["second"]
+    policy.wanted = [Calibration(1, "first")]
+    with joined(threading.Thread(target=lane.run, args=(batch(), ["y"]))):
+        began.wait(30)
+        assert not lane.calibrate(batch, ["y"])
+        go_on.set()
+    assert policy.wanted
+
+
+def test_a_request_knows_who_answered_it() -> None:
+    """Logs, traces and metrics name the engine that ran, not the one that was asked first."""
+
+    class Nobody:
+        def invocation_metadata(self) -> list[tuple[str, str | bytes]]:
+            return []
+
+        def peer(self) -> str:
+            return ""
+
+    lane, _ = lane_of(double, breaks, order=["second", "first"])
+    call = calls.begin("Predict", Nobody())
+    try:
+        lane.run(batch(2), ["y"])
+    finally:
+        calls.leave()
+    assert (call.backend, call.bucket) == ("first", 2)
+    assert call.run[1] >= call.run[0] > 0

@@ -1,0 +1,279 @@
+"""Promises of server.lifecycle.engine_room, and of what it is made of: preparing, calibrating, decisions."""
+
+import json
+import threading
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from server.arrays import Array
+from server.backends.fake import Compute, FakeBackend
+from server.backends.interface import GraphSpec
+from server.batching.parameters import BatchingParameters
+from server.engines.ensemble import Candidate, Stage
+from server.errors import GraphNotLoadable
+from server.lifecycle.calibrating import Calibrator
+from server.lifecycle.decisions import Decisions
+from server.lifecycle.engine_room import EngineRoom
+from server.lifecycle.servable import Servable
+from server.repository.package import open_package
+from server.selection.interface import Calibration
+from tests.packages import Affine, write_package
+from tests.server.engines.choosing import Told
+
+SIGNATURE = "serving_default"
+
+
+def right(feeds: Mapping[str, Array]) -> Mapping[str, Array]:
+    """What the package's graph computes."""
+    y = 2 * feeds["x_in"] + 1 + feeds["bias_in"]
+    return {"y_out": y, "z_out": -y}
+
+
+def wrong(feeds: Mapping[str, Array]) -> Mapping[str, Array]:
+    """A sign is lost."""
+    answer = right(feeds)
+    return {"y_out": answer["y_out"], "z_out": answer["y_out"]}
+
+
+def tripled(feeds: Mapping[str, Array]) -> Mapping[str, Array]:
+    """What the graph of another package computes."""
+    y = 3 * feeds["x_in"] + 1 + feeds["bias_in"]
+    return {"y_out": y, "z_out": -y}
+
+
+class Slow(FakeBackend):
+    """A backend that prepares until it is told to go on, or to stop."""
+
+    def __init__(self, compute: Compute, name: str) -> None:
+        super().__init__(compute, name)
+        self.began = threading.Event()
+        self.go_on = threading.Event()
+
+    def prepare(self, graph: GraphSpec, stop: threading.Event) -> None:
+        """See Backend.prepare."""
+        assert len(graph.digest) == 64
+        self.began.set()
+        while not self.go_on.wait(0.01):
+            if stop.is_set():
+                raise GraphNotLoadable("nobody wants it any more")
+
+
+class Picky(FakeBackend):
+    """A backend that prepares nothing."""
+
+    def prepare(self, graph: GraphSpec, stop: threading.Event) -> None:
+        """See Backend.prepare."""
+        assert not stop.is_set()
+        raise GraphNotLoadable(f"no form for {graph.path.name} here")
+
+
+def room_of(tmp_path: Path, *backends: FakeBackend, state: Path | None = None) -> tuple[EngineRoom, Servable]:
+    """A room, and a version that it has loaded."""
+    folder = tmp_path / "m" / "1"
+    if not folder.exists():
+        write_package(folder)
+    room = EngineRoom(backends, lambda _: BatchingParameters(max_batch_size=4), lambda _: Told(), Decisions(state))
+    servable = room.load(open_package("m", 1, folder)).servable
+    return room, servable
+
+
+def until(servable: Servable, backend: str, stage: Stage) -> Candidate:
+    """Wait until a backend is so far."""
+    for _ in range(3000):
+        found = {one.backend: one for one in servable.ensemble.candidates()}.get(backend)
+        if found and found.stage is stage:
+            return found
+        threading.Event().wait(0.01)
+    raise AssertionError(f"{backend} is not {stage}: {servable.ensemble.candidates()}")
+
+
+def policy_of(servable: Servable) -> Told:
+    """The policy of the one signature."""
+    policy = servable.ensemble.lanes[SIGNATURE].policy
+    assert isinstance(policy, Told)
+    return policy
+
+
+def ask(servable: Servable, rows: int = 1) -> Array:
+    """The answer for ones."""
+    feeds = {"x_in": np.ones((rows, 4), np.float32), "bias_in": np.zeros((rows, 4), np.float32)}
+    return servable.run(servable.signature(""), feeds, ["y_out"])[0]
+
+
+def test_a_version_serves_while_others_are_prepared(tmp_path: Path) -> None:
+    """The first backend answers at once; another joins when it is made and proved, and is then chosen from."""
+    slow = Slow(right, "slow")
+    room, servable = room_of(tmp_path, FakeBackend(right), slow)
+    room.start(lambda: [servable], lambda: False)
+    room.join(servable)
+    assert slow.began.wait(30)
+    assert ask(servable)[0, 0] == 3
+    assert policy_of(servable).available == ["fake"]
+    slow.go_on.set()
+    until(servable, "slow", Stage.ELIGIBLE)
+    assert policy_of(servable).available == ["fake", "slow"]
+    policy_of(servable).order = ["slow"]
+    ask(servable)
+    assert policy_of(servable).outcomes[-1].backend == "slow"
+    room.stop()
+    servable.close()
+    assert all(graph.closed for graph in slow.loaded)
+
+
+def test_what_answers_wrongly_never_serves(tmp_path: Path) -> None:
+    """A backend that does not reproduce TensorFlow's answers is left out, and it is said which output it errs in."""
+    bad = FakeBackend(wrong, "bad")
+    room, servable = room_of(tmp_path, FakeBackend(right), Picky(right, "picky"), bad)
+    room.start(lambda: [servable], lambda: False)
+    room.join(servable)
+    assert "output 'z'" in until(servable, "bad", Stage.REJECTED).reason
+    assert until(servable, "picky", Stage.REJECTED).reason == "no form for model.onnx here"
+    assert policy_of(servable).available == ["fake"]
+    assert all(graph.closed for graph in bad.loaded)
+    room.stop()
+    servable.close()
+
+
+def test_a_version_that_goes_stops_its_preparation(tmp_path: Path) -> None:
+    """Unloading waits for no compilation, and what is prepared for the next version is not held up by it."""
+    slow = Slow(right, "slow")
+    room, servable = room_of(tmp_path, FakeBackend(right), slow)
+    room.start(lambda: [servable], lambda: False)
+    room.join(servable)
+    assert slow.began.wait(30)
+    servable.close()
+    slow.began.clear()
+    _, other = room_of(tmp_path, FakeBackend(right))
+    room.join(other)
+    assert slow.began.wait(30)
+    room.stop()
+    assert not slow.loaded
+    other.close()
+
+
+def test_quick_backends_come_first_for_every_version(tmp_path: Path) -> None:
+    """No version waits for another's compilation before it gets the backends that take a moment."""
+    slow = Slow(right, "slow")
+    room, first = room_of(tmp_path, FakeBackend(right), FakeBackend(right, "quick"), slow)
+    _, second = room_of(tmp_path, FakeBackend(right))
+    room.join(first)
+    room.join(second)
+    room.start(tuple, lambda: False)
+    until(first, "quick", Stage.ELIGIBLE)
+    until(second, "quick", Stage.ELIGIBLE)
+    until(first, "slow", Stage.PREPARING)
+    room.stop()
+    for servable in (first, second):
+        servable.close()
+
+
+def test_pins_hold_now_and_after_a_restart(tmp_path: Path) -> None:
+    """An operator's preference reaches what serves, what is loaded later, and the next server; until it is lifted."""
+    state = tmp_path / "state"
+    room, servable = room_of(tmp_path, FakeBackend(right), FakeBackend(right, "other"), state=state)
+    room.start(lambda: [servable], lambda: False)
+    room.pin("m", ["other", "fake"])
+    assert policy_of(servable).pinned == ["other", "fake"]
+    room.stop()
+    again, later = room_of(tmp_path, FakeBackend(right), FakeBackend(right, "other"), state=state)
+    assert policy_of(later).pinned == ("other", "fake")
+    again.pin("m", [])
+    _, last = room_of(tmp_path, FakeBackend(right), FakeBackend(right, "other"), state=state)
+    assert policy_of(last).pinned is None
+    for each in (servable, later, last):
+        each.close()
+
+
+def test_what_was_learnt_survives_a_restart(tmp_path: Path) -> None:
+    """The policies of the same package begin with what they knew; those of another package begin anew."""
+    state = tmp_path / "state"
+    room, servable = room_of(tmp_path, FakeBackend(right), FakeBackend(right, "other"), state=state)
+    room.start(lambda: [servable], lambda: False)
+    ask(servable)
+    room.stop()
+    _, later = room_of(tmp_path, FakeBackend(right), FakeBackend(right, "other"), state=state)
+    assert policy_of(later).known == {"observed": 1}
+    changed = tmp_path / "changed" / "m" / "1"
+    write_package(changed, Affine(scale=3.0))
+    others = [FakeBackend(tripled), FakeBackend(tripled, "other")]
+    other = EngineRoom(others, lambda _: None, lambda _: Told(), Decisions(state))
+    fresh = other.load(open_package("m", 1, changed)).servable
+    assert policy_of(fresh).known == {}
+    for each in (servable, later, fresh):
+        each.close()
+
+
+@pytest.mark.parametrize("text", ["{", "[]", '{"package": 1}', '{"m": 3}'])
+def test_a_damaged_state_is_forgotten(tmp_path: Path, text: str) -> None:
+    """Whatever the state folder holds, the server starts and learns anew."""
+    state = tmp_path / "state"
+    room, servable = room_of(tmp_path, FakeBackend(right), FakeBackend(right, "other"), state=state)
+    room.start(lambda: [servable], lambda: False)
+    room.stop()
+    (kept,) = (state / "models").rglob("*.json")
+    whole = json.loads(kept.read_text())
+    for damaged in (text, json.dumps(whole | {"signatures": 1}), json.dumps(whole | {"signatures": {SIGNATURE: 1}})):
+        kept.write_text(damaged)
+        (state / "pins.json").write_text(text)
+        _, later = room_of(tmp_path, FakeBackend(right), FakeBackend(right, "other"), state=state)
+        assert policy_of(later).known == {}
+        assert ask(later)[0, 0] == 3
+        later.close()
+    servable.close()
+
+
+def test_an_unwritable_state_folder_costs_no_request(tmp_path: Path) -> None:
+    """What cannot be kept ends with the server, which serves all the same."""
+    state = tmp_path / "state"
+    state.write_text("a file, where a folder should be")
+    room, servable = room_of(tmp_path, FakeBackend(right), FakeBackend(right, "other"), state=state)
+    room.start(lambda: [servable], lambda: False)
+    room.pin("m", ["other"])
+    assert ask(servable)[0, 0] == 3
+    room.stop()
+    servable.close()
+
+
+def test_an_idle_server_tries_its_engines_on_golden_inputs(tmp_path: Path) -> None:
+    """What a policy wants to know is tried while nothing else is to be done, and not before."""
+    room, servable = room_of(tmp_path, FakeBackend(right), FakeBackend(right, "other"))
+    room.start(tuple, lambda: False)
+    room.join(servable)
+    until(servable, "other", Stage.ELIGIBLE)
+    room.stop()
+    policy = policy_of(servable)
+    policy.wanted = [Calibration(8, "fake"), Calibration(3, "other"), Calibration(2, "other")]
+    calls: list[int] = []
+    done = threading.Event()
+
+    def is_idle() -> bool:
+        calls.append(len(policy.outcomes))
+        if not policy.wanted:
+            done.set()
+        return len(calls) > 1
+
+    calibrator = Calibrator(lambda: [servable], is_idle)
+    calibrator.start()
+    assert done.wait(30)
+    calibrator.stop()
+    assert calls[1] == 0, "it was busy at first"
+    tried = [(o.bucket, o.backend, o.batch, o.failure) for o in policy.outcomes]
+    assert tried == [(2, "other", None, None), (3, "other", None, None), (8, "fake", None, None)]
+    servable.close()
+
+
+def test_a_lone_backend_costs_nothing(tmp_path: Path) -> None:
+    """Without a second backend there are no policies, threads or files."""
+    state = tmp_path / "state"
+    threads = threading.active_count()
+    room, servable = room_of(tmp_path, FakeBackend(right), state=state)
+    room.start(lambda: [servable], lambda: True)
+    room.join(servable)
+    assert servable.ensemble.lanes[SIGNATURE].policy is None
+    assert threading.active_count() == threads
+    room.stop()
+    assert not state.exists()
+    servable.close()
