@@ -15,6 +15,8 @@
     ├── OutputsDiffer             ONNX Runtime's answers are not TensorFlow's
     ├── NotDeployed               published, but the server does not serve it as it should
     ├── DiskFull                  no room for the result
+    ├── NothingPublished          no such model or version in the repository
+    ├── ServerRefused             the server cannot be reached, or does not do what it is asked to
     └── WorkerFault               the child process came to no ordinary end
         ├── WorkerCrashed
         ├── WorkerTimedOut
@@ -107,6 +109,14 @@ class NotDeployed(ConversionError):
 
 class DiskFull(ConversionError):
     """There is no room for what the conversion writes."""
+
+
+class NothingPublished(ConversionError):
+    """The repository has no such model, or no version of it that would do."""
+
+
+class ServerRefused(ConversionError):
+    """The server cannot be reached, or does not do what it is asked to."""
 
 
 class WorkerFault(ConversionError):
