@@ -35,6 +35,7 @@ from converter.commands.common import (
     keys_for,
     say,
 )
+from converter.commands.compare import compare_backends
 from converter.commands.steering import pin, unpin
 from converter.commands.versions import list_versions, rollback
 from converter.interruption import SIGNALS
@@ -109,6 +110,7 @@ def convert(
     raise typer.Exit(_run(request, console, as_json=as_json))
 
 
+app.command(name="compare")(compare_backends)
 app.command(name="list")(list_versions)
 app.command()(rollback)
 app.command()(pin)

@@ -5,26 +5,24 @@ import os
 import signal
 import stat
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import FrameType
 
 from protos.serving import model_service_pb2, prediction_service_pb2
 from server.admission import Budget, Workers
-from server.backends.onnx_runtime import Device, DeviceChoice, OnnxRuntimeBackend, choose_device
-from server.batching.choice import choose
+from server.backends.interface import Backend
 from server.calls import Watcher
 from server.config import ServerConfig
 from server.errors import InvalidRequest, SegueError
 from server.heap import share_arenas
-from server.lifecycle.decisions import Decisions
-from server.lifecycle.engine_room import EngineRoom
 from server.lifecycle.manager import ModelManager
 from server.logs import AccessLog
 from server.metrics import Metrics
 from server.monitoring import metrics_paths
 from server.observer import Observer
 from server.reload import ConfigWatcher, Reloader, beginning
+from server.runtimes import engine_room
 from server.services import connections, health, reflection
 from server.services.edge import Edge
 from server.services.health import Health
@@ -58,8 +56,12 @@ class ServerStartError(Exception):
 class Server:
     """One server: `start`, then `drain` and `stop`."""
 
-    def __init__(self, config: ServerConfig) -> None:
+    def __init__(self, config: ServerConfig, backends: Sequence[Backend] | None = None) -> None:
         """Wire everything together and bind the ports.
+
+        Args:
+            config: The settings.
+            backends: See runtimes.engine_room.
 
         Raises:
             ServerStartError: a port is taken, the device is not there, or the models' configuration is refused.
@@ -69,7 +71,7 @@ class Server:
         self._stop_metrics: Callable[[], None] = _nothing
         try:
             self._beginning = begin = beginning(config)
-            self._engines = _engine_room(config)
+            self._engines = engine_room(config, backends)
         except SegueError as error:
             raise ServerStartError(error.message) from error
         self.models = ModelManager(
@@ -246,45 +248,12 @@ def _watchers(config: ServerConfig) -> tuple[list[Watcher], Callable[[], None]]:
     return watchers, stop
 
 
-def _engine_room(config: ServerConfig) -> EngineRoom:
-    """The backends that may answer, and what becomes of them.
-
-    Raises:
-        ServerStartError: The device is not there.
-        InvalidRequest: The file of batching parameters cannot be followed.
-    """
-    choice = _device(config)
-    backend = OnnxRuntimeBackend(choice.device, threads=config.threads)
-    logger.info("backend %s: %s", backend.name, choice.reason)
-    batching = choose(
-        config.batching_parameters_file,
-        config.max_batch_size,
-        config.batch_timeout_micros,
-        per_model=config.per_model_batching,
-        fixed_sizes=choice.device == "cuda",  # each new size costs it a search for algorithms
-    )
-    return EngineRoom([backend], batching, None, Decisions(_state_folder(config)))
-
-
-def _state_folder(config: ServerConfig) -> Path | None:
-    """Each server's own, known by its port; none for a server whose port is another each time."""
-    if config.state_folder == Path() or config.port == 0:
-        return None
-    return config.state_folder.expanduser() / str(config.port)
-
-
-def _device(config: ServerConfig) -> DeviceChoice:
-    found = choose_device()
-    if config.device == "auto":
-        return found
-    if config.device == "cuda" and found.device != "cuda":
-        raise ServerStartError(f"--device cuda: {found.reason}")
-    device: Device = "cuda" if config.device == "cuda" else "cpu"
-    return found if device == found.device else DeviceChoice(device, "as told by --device")
-
-
-def run(config: ServerConfig) -> int:
+def run(config: ServerConfig, backends: Sequence[Backend] | None = None) -> int:
     """Serve until SIGTERM or SIGINT; a second signal ends without waiting.
+
+    Args:
+        config: The settings.
+        backends: See runtimes.engine_room.
 
     Returns:
         The process's exit code: 0 after an orderly end, 1 if the server could not start.
@@ -299,7 +268,7 @@ def run(config: ServerConfig) -> int:
         signal.signal(number, on_signal)
     share_arenas()
     try:
-        server = Server(config)
+        server = Server(config, backends)
     except ServerStartError as error:
         logger.error("%s", error)  # noqa: TRY400 - the text says it all; a trace would bury it
         return 1
