@@ -130,7 +130,7 @@ def _numbers(text: str) -> list[int]:
 def _show(name: str, version: int, comparison: Comparison, absent: dict[str, str]) -> None:
     console = Console(highlight=False)
     print(f"{name} version {version}, {comparison.signature}: milliseconds of a batch, in turns on this machine,")
-    print("how many times as fast as the first, and the largest difference from TensorFlow's golden answers")
+    print("how many times as fast as the first, and how far from TensorFlow's answers")
     table = Table(box=SIMPLE_HEAD)
     for heading in ("rows", "backend", "ms (5-95 %)", "rows/s", "times as fast", "off by"):
         table.add_column(heading, justify="left" if heading == "backend" else "right", overflow="fold")
