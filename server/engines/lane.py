@@ -29,11 +29,14 @@ class Chooser(Policy, Protocol):
     def pin(self, order: Sequence[str] | None) -> None:
         """Prefer these backends, in this order; None chooses freely again."""
 
-    def export(self) -> dict[str, Any]:
+    def export(self, now: float) -> dict[str, Any]:
         """What is known, for `restore`: plain JSON."""
 
-    def restore(self, data: Mapping[str, Any]) -> None:
+    def restore(self, data: object, now: float) -> None:
         """Begin with what was known before; raises ValueError if that is not what `export` gives."""
+
+    def snapshot(self, now: float) -> dict[str, Any]:
+        """What is known, for people: plain data."""
 
 
 class Lane:
@@ -94,9 +97,9 @@ class Lane:
         if self.policy is None:
             return {}
         with self._lock:
-            return self.policy.export()
+            return self.policy.export(self._clock())
 
-    def restore(self, data: Mapping[str, Any]) -> None:
+    def restore(self, data: object) -> None:
         """Let the policy know what it knew before.
 
         Raises:
@@ -104,7 +107,7 @@ class Lane:
         """
         if self.policy is not None:
             with self._lock:
-                self.policy.restore(data)
+                self.policy.restore(data, self._clock())
 
     def run(self, feeds: Mapping[str, Array], outputs: Sequence[str]) -> list[Array]:
         """Answer a batch; see LoadedGraph.run. A failure of one engine is another's turn."""
