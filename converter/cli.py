@@ -36,6 +36,7 @@ from converter.commands.common import (
     say,
 )
 from converter.commands.compare import compare_backends
+from converter.commands.status import status
 from converter.commands.steering import pin, unpin
 from converter.commands.versions import list_versions, rollback
 from converter.interruption import SIGNALS
@@ -113,6 +114,7 @@ def convert(
 app.command(name="compare")(compare_backends)
 app.command(name="list")(list_versions)
 app.command()(rollback)
+app.command()(status)
 app.command()(pin)
 app.command()(unpin)
 

@@ -1,11 +1,11 @@
 """A client of the serving API, for the command line: the only module of the converter that imports grpc."""
 
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import grpc
-from google.protobuf import json_format
 
 from protos.segue import admin_pb2
 from protos.serving import model_service_pb2
@@ -93,7 +93,7 @@ class ServingClient:
             data = self._overview(request.SerializeToString(), timeout=timeout, metadata=self._metadata)
         except grpc.RpcError as error:
             raise _as_ours(error) from error
-        overview: dict[str, Any] = json_format.MessageToDict(admin_pb2.GetOverviewReply.FromString(data).overview)
+        overview: dict[str, Any] = json.loads(admin_pb2.GetOverviewReply.FromString(data).json)
         return overview
 
     def set_backends(self, model: str, order: Sequence[str], timeout: float) -> Sequence[str]:

@@ -22,24 +22,23 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
-from google.protobuf import struct_pb2 as google_dot_protobuf_dot_struct__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18protos/segue/admin.proto\x12\x05segue\x1a\x1cgoogle/protobuf/struct.proto\"#\n\x12GetOverviewRequest\x12\r\n\x05model\x18\x01 \x01(\t\"=\n\x10GetOverviewReply\x12)\n\x08overview\x18\x01 \x01(\x0b\x32\x17.google.protobuf.Struct\"5\n\x12SetBackendsRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\x10\n\x08\x62\x61\x63kends\x18\x02 \x03(\t\"\"\n\x10SetBackendsReply\x12\x0e\n\x06\x62\x65\x66ore\x18\x01 \x03(\t2\x8d\x01\n\x05\x41\x64min\x12\x41\n\x0bGetOverview\x12\x19.segue.GetOverviewRequest\x1a\x17.segue.GetOverviewReply\x12\x41\n\x0bSetBackends\x12\x19.segue.SetBackendsRequest\x1a\x17.segue.SetBackendsReplyb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18protos/segue/admin.proto\x12\x05segue\"#\n\x12GetOverviewRequest\x12\r\n\x05model\x18\x01 \x01(\t\" \n\x10GetOverviewReply\x12\x0c\n\x04json\x18\x01 \x01(\t\"5\n\x12SetBackendsRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\x10\n\x08\x62\x61\x63kends\x18\x02 \x03(\t\"\"\n\x10SetBackendsReply\x12\x0e\n\x06\x62\x65\x66ore\x18\x01 \x03(\t2\x8d\x01\n\x05\x41\x64min\x12\x41\n\x0bGetOverview\x12\x19.segue.GetOverviewRequest\x1a\x17.segue.GetOverviewReply\x12\x41\n\x0bSetBackends\x12\x19.segue.SetBackendsRequest\x1a\x17.segue.SetBackendsReplyb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'protos.segue.admin_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_GETOVERVIEWREQUEST']._serialized_start=65
-  _globals['_GETOVERVIEWREQUEST']._serialized_end=100
-  _globals['_GETOVERVIEWREPLY']._serialized_start=102
-  _globals['_GETOVERVIEWREPLY']._serialized_end=163
-  _globals['_SETBACKENDSREQUEST']._serialized_start=165
-  _globals['_SETBACKENDSREQUEST']._serialized_end=218
-  _globals['_SETBACKENDSREPLY']._serialized_start=220
-  _globals['_SETBACKENDSREPLY']._serialized_end=254
-  _globals['_ADMIN']._serialized_start=257
-  _globals['_ADMIN']._serialized_end=398
+  _globals['_GETOVERVIEWREQUEST']._serialized_start=35
+  _globals['_GETOVERVIEWREQUEST']._serialized_end=70
+  _globals['_GETOVERVIEWREPLY']._serialized_start=72
+  _globals['_GETOVERVIEWREPLY']._serialized_end=104
+  _globals['_SETBACKENDSREQUEST']._serialized_start=106
+  _globals['_SETBACKENDSREQUEST']._serialized_end=159
+  _globals['_SETBACKENDSREPLY']._serialized_start=161
+  _globals['_SETBACKENDSREPLY']._serialized_end=195
+  _globals['_ADMIN']._serialized_start=198
+  _globals['_ADMIN']._serialized_end=339
 # @@protoc_insertion_point(module_scope)

@@ -1,7 +1,6 @@
 """segue.Admin: what is served by which backends and why, and an operator's say in it."""
 
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable
 
 from protos.segue import admin_pb2
 from server.errors import InvalidRequest
@@ -12,15 +11,15 @@ from server.services.edge import Method
 from server.services.statuses import parse
 from server.services.transport import Rpc
 
-Overview = Callable[[str], Mapping[str, Any]]
-"""What there is to say of a model, or of all for an empty name; raises StatusNotFound for one that is not known."""
+Tell = Callable[[str], str]
+"""What there is to say of a model as JSON, or of all for an empty name; raises StatusNotFound for an unknown one."""
 
 
 class AdminService:
     """The methods of one server."""
 
     def __init__(
-        self, models: ModelManager, engines: EngineRoom, metrics: Metrics, overview: Overview, *, may_change: bool
+        self, models: ModelManager, engines: EngineRoom, metrics: Metrics, tell: Tell, *, may_change: bool
     ) -> None:
         """Make the service.
 
@@ -28,13 +27,13 @@ class AdminService:
             models: What is served.
             engines: The backends.
             metrics: Counts how requests end.
-            overview: What there is to say.
+            tell: Tells what there is to say.
             may_change: Whether those who call may change anything.
         """
         self._models = models
         self._engines = engines
         self._metrics = metrics
-        self._overview = overview
+        self._tell = tell
         self._may_change = may_change
 
     def methods(self) -> dict[str, Method]:
@@ -45,8 +44,7 @@ class AdminService:
     def get_overview(self, data: bytes, _rpc: Rpc) -> bytes:
         """Answer with what the status page shows."""
         request = parse(admin_pb2.GetOverviewRequest, data)
-        reply = admin_pb2.GetOverviewReply()
-        reply.overview.update(self._overview(request.model))
+        reply = admin_pb2.GetOverviewReply(json=self._tell(request.model))
         self._metrics.ended("GetOverview", request.model, "OK")  # a model of which there is something to say is known
         return reply.SerializeToString()
 
