@@ -12,6 +12,8 @@ from server.config import ServerConfig
 from server.errors import InvalidRequest
 from server.lifecycle.decisions import Decisions
 from server.lifecycle.engine_room import EngineRoom
+from server.selection.character import Objective
+from server.selection.policy import Selector
 
 logger = logging.getLogger("server")
 
@@ -37,7 +39,10 @@ def engine_room(config: ServerConfig, backends: Sequence[Backend] | None = None)
         per_model=config.per_model_batching,
         fixed_sizes=choice.device == "cuda",  # each new size costs it a search for algorithms
     )
-    return EngineRoom(backends, batching, None, Decisions(_state_folder(config)))
+    objective = Objective(config.objective)
+    return EngineRoom(
+        backends, batching, lambda buckets: Selector(buckets, objective), Decisions(_state_folder(config))
+    )
 
 
 def _offered(config: ServerConfig, device: Device) -> Sequence[Backend]:
