@@ -6,7 +6,7 @@ names here, under TensorFlow Serving's in tensorflow_metrics.py, both from the s
 
 import threading
 from collections import Counter as Tally
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, ProcessCollector, generate_latest
@@ -143,18 +143,25 @@ class Metrics:
         theirs = self.tensorflow.text(self.timers(), self.requests())
         return generate_latest(self.registry) + theirs.encode()
 
-    def serve(self, host: str, port: int, paths: Iterable[str] = ()) -> tuple[int, Callable[[], None]]:
+    def serve(
+        self,
+        host: str,
+        port: int,
+        paths: Iterable[str] = (),
+        others: Mapping[str, metrics_page.Route] | None = None,
+    ) -> tuple[int, Callable[[], None]]:
         """Answer GET in a thread; returns the port and a function that stops it.
 
         Args:
             host: Where to listen.
             port: 0 takes a free one.
             paths: Where the page is found besides /metrics and TensorFlow Serving's default path.
+            others: What else is served there, for people, by path.
 
         Raises:
             OSError: The port is taken.
         """
-        return metrics_page.serve(host, port, {PATH, tensorflow_metrics.PATH, *paths}, self.page)
+        return metrics_page.serve(host, port, {PATH, tensorflow_metrics.PATH, *paths}, self.page, others)
 
     def timers(self) -> list[tuple[Series, Snapshot, Snapshot]]:
         """Latencies and runs of each series, now."""

@@ -1,10 +1,12 @@
-"""The page that Prometheus reads, over HTTP. It knows nothing of what is on it."""
+"""The page that Prometheus reads, and what else is beside it, over HTTP. It knows nothing of what is on them."""
 
+import ipaddress
 import socket
 import socketserver
 import threading
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
+from dataclasses import dataclass, field
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -15,6 +17,13 @@ _CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 _IDLE_SECONDS = 10.0
 MOST_CONNECTIONS = 16
 """Each has a thread; Prometheus needs one."""
+_TEXT = "text/plain; charset=utf-8"
+# A browser takes everything for what it is said to be, and shows none of it to other sites.
+_HEADERS = {
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "Cross-Origin-Resource-Policy": "same-origin",
+}
 _BUSY = b"HTTP/1.0 503 Service Unavailable\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
 
 
@@ -55,41 +64,125 @@ class _Http(ThreadingHTTPServer):
             self._free.release()
 
 
-def _handler(paths: Collection[str], page: Callable[[], bytes]) -> type[BaseHTTPRequestHandler]:
-    class Handler(BaseHTTPRequestHandler):
-        server_version = "segue"
-        sys_version = ""
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What is sent for a path.
+
+    Attributes:
+        body: The bytes.
+        content_type: Of the body.
+        status: Of the answer.
+        headers: Further ones.
+        etag: Names the body, in quotes: who has it is not sent it again. Without one nobody keeps it.
+    """
+
+    body: bytes
+    content_type: str = _TEXT
+    status: HTTPStatus = HTTPStatus.OK
+    headers: Mapping[str, str] = field(default_factory=dict)
+    etag: str = ""
+
+
+Route = Callable[[str], Answer]
+"""Answers for a path, given the query: what follows the question mark."""
+
+
+class _Handler(BaseHTTPRequestHandler):
+    routes: Mapping[str, Route] = {}
+    for_people: Collection[str] = ()
+    server_version = "segue"
+    sys_version = ""
+
+    def do_GET(self) -> None:
+        self._send(self._answer())
+
+    def do_HEAD(self) -> None:
+        self._send(self._answer(), with_body=False)
+
+    def send_error(self, code: int, message: str | None = None, explain: str | None = None) -> None:
+        """Say in plain words what is wrong with a request that has no path."""
+        del message, explain  # they repeat what the client sent
+        self._send(Answer(f"{HTTPStatus(code).phrase.lower()}\n".encode(), status=HTTPStatus(code)))
+
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the name in http.server
+        """Say nothing: Prometheus asks every few seconds."""
+
+    def _answer(self) -> Answer:
+        path, _, query = self.path.partition("?")
+        route = self.routes.get(path)
+        if route is None:
+            return Answer(b"not found\n", status=HTTPStatus.NOT_FOUND)
+        if path in self.for_people and not self._is_for_us():
+            text = b"this address is for this machine alone: ask for localhost, or start the server with --host\n"
+            return Answer(text, status=HTTPStatus.MISDIRECTED_REQUEST)
+        return route(query)
+
+    def _is_for_us(self) -> bool:
+        """False if a browser of this machine was led here by a name that somebody else has given to loopback."""
+        address = ipaddress.ip_address(str(self.server.server_address[0]))  # type: ignore[index]  # bytes for AF_UNIX
+        return not address.is_loopback or _is_local(self.headers.get("Host", "localhost"))
+
+    def _send(self, answer: Answer, *, with_body: bool = True) -> None:
+        known = self.headers.get("If-None-Match", "") if getattr(self, "headers", None) else ""
+        kept = bool(answer.etag) and answer.etag in known
+        self.send_response(HTTPStatus.NOT_MODIFIED if kept else answer.status)
+        cached = {"ETag": answer.etag, "Cache-Control": "no-cache"} if answer.etag else {"Cache-Control": "no-store"}
+        for name, value in {**_HEADERS, **cached, **answer.headers}.items():
+            self.send_header(name, value)
+        if not kept:
+            self.send_header("Content-Type", answer.content_type)
+            self.send_header("Content-Length", str(len(answer.body)))
+        self.end_headers()
+        if with_body and not kept:
+            self.wfile.write(answer.body)
+
+
+def _is_local(host: str) -> bool:
+    """Whether a Host header says "localhost" or an address, with or without a port."""
+    name = host.rpartition(":")[0] if host.rpartition(":")[2].isdigit() else host
+    if name.lower().rstrip(".") == "localhost":
+        return True
+    try:
+        ipaddress.ip_address(name.strip("[]"))
+    except ValueError:
+        return False
+    return True
+
+
+def _metrics(page: Callable[[], bytes]) -> Route:
+    return lambda _query: Answer(page(), _CONTENT_TYPE)
+
+
+def _handler(paths: Collection[str], page: Callable[[], bytes], others: Mapping[str, Route]) -> type[_Handler]:
+    class Handler(_Handler):
         timeout = _IDLE_SECONDS
-
-        def do_GET(self) -> None:
-            found = self.path.partition("?")[0] in paths
-            body = page() if found else b"not found\n"
-            self.send_response(HTTPStatus.OK if found else HTTPStatus.NOT_FOUND)
-            self.send_header("Content-Type", _CONTENT_TYPE if found else "text/plain; charset=utf-8")
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
-
-        def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the name in http.server
-            """Say nothing: Prometheus asks every few seconds."""
+        routes: Mapping[str, Route] = {**others, **dict.fromkeys(paths, _metrics(page))}
+        for_people = others.keys() - paths
 
     return Handler
 
 
-def serve(host: str, port: int, paths: Collection[str], page: Callable[[], bytes]) -> tuple[int, Callable[[], None]]:
-    """Answer GET for some paths in threads of its own; returns the port and a function that stops it.
+def serve(
+    host: str,
+    port: int,
+    paths: Collection[str],
+    page: Callable[[], bytes],
+    others: Mapping[str, Route] | None = None,
+) -> tuple[int, Callable[[], None]]:
+    """Answer GET and HEAD for some paths in threads of its own; returns the port and a function that stops it.
 
     Args:
         host: Where to listen.
         port: 0 takes a free one.
-        paths: Where the page is; everything else is not found.
+        paths: Where the page is; everything that is nowhere is not found.
         page: Makes the page, in Prometheus' text format.
+        others: What else there is, for people, by path.
 
     Raises:
         OSError: The address is taken, or is none.
     """
     family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
-    http = _Http((str(address[0]), port), family, _handler(paths, page))
+    http = _Http((str(address[0]), port), family, _handler(paths, page, others or {}))
     thread = threading.Thread(target=http.serve_forever, name="metrics", daemon=True)
     thread.start()
 

@@ -15,6 +15,7 @@ import numpy as np
 from server import calls
 from server.arrays import Array
 from server.engines.engine import Engine
+from server.engines.explained import Explaining, Explanation
 from server.errors import SegueError
 from server.histograms import Durations
 from server.parity import is_floating
@@ -108,6 +109,14 @@ class Lane:
         if self.policy is not None:
             with self._lock:
                 self.policy.restore(data, self._clock())
+
+    def explain(self) -> Explanation | None:
+        """What the policy says of its choices; None without a policy that explains itself."""
+        policy: object = self.policy
+        if not isinstance(policy, Explaining):
+            return None
+        with self._lock:
+            return Explanation(policy.snapshot(), tuple(policy.history), self._clock())
 
     def run(self, feeds: Mapping[str, Array], outputs: Sequence[str]) -> list[Array]:
         """Answer a batch; see LoadedGraph.run. A failure of one engine is another's turn."""
