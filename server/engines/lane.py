@@ -15,7 +15,7 @@ import numpy as np
 from server import calls
 from server.arrays import Array
 from server.engines.engine import Engine
-from server.engines.explained import Explaining, Explanation
+from server.engines.explained import Explanation, explained
 from server.errors import SegueError
 from server.histograms import Durations
 from server.parity import is_floating
@@ -111,12 +111,12 @@ class Lane:
                 self.policy.restore(data, self._clock())
 
     def explain(self) -> Explanation | None:
-        """What the policy says of its choices; None without a policy that explains itself."""
-        policy: object = self.policy
-        if not isinstance(policy, Explaining):
+        """What the policy says of its choices; None without a policy."""
+        if self.policy is None:
             return None
         with self._lock:
-            return Explanation(policy.snapshot(), tuple(policy.history), self._clock())
+            now = self._clock()
+            return explained(self.policy.snapshot(now), now)
 
     def run(self, feeds: Mapping[str, Array], outputs: Sequence[str]) -> list[Array]:
         """Answer a batch; see LoadedGraph.run. A failure of one engine is another's turn."""

@@ -65,8 +65,9 @@ class Told:
         self.known = data
 
     def snapshot(self, now: float) -> dict[str, Any]:
-        """The same as `export`."""
-        return self.export(now)
+        """Nothing is explained."""
+        assert now >= 0
+        return {"pairs": [], "selected": {}, "switches": [], "exploration_share": 0.0}
 
 
 def engine(name: str, answer: Callable[[Array], Array]) -> Engine:
