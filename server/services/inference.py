@@ -15,10 +15,10 @@ from server.lifecycle.manager import ModelManager
 from server.lifecycle.servable import Servable
 from server.metrics import Metrics
 from server.services.edge import Method
-from server.services.statuses import acquire, parse
+from server.services.statuses import acquire, parse, peek_loaded_model
 from server.services.transport import Rpc
 from server.signatures import DEFAULT_SIGNATURE, ServedSignature
-from server.wire.requests import ModelSpec, peek_model_name, spec_from_proto
+from server.wire.requests import ModelSpec, spec_from_proto
 
 _NO_SIGNATURE = "No signature was found with the name"
 _NOT_IN_GRAPH = "Requested signature not found in model graph"
@@ -36,11 +36,8 @@ class InferenceService:
         return {"Classify": self.classify, "Regress": self.regress, "MultiInference": self.multi_inference}
 
     def model_of(self, data: bytes) -> str:
-        """The model whose turn a request takes: its name if it is loaded and easily found, else ""."""
-        for depth in (0, 1):
-            if self._models.has(name := peek_model_name(data, depth)):
-                return name
-        return ""
+        """The model whose turn a request takes."""
+        return peek_loaded_model(self._models, data, depths=(0, 1))
 
     def classify(self, data: bytes, rpc: Rpc) -> bytes:
         """Answer a ClassificationRequest."""

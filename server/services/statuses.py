@@ -3,7 +3,7 @@
 Status codes are decided here and nowhere else.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TypeVar
 
 import grpc
@@ -34,7 +34,7 @@ from server.errors import (
 )
 from server.lifecycle.manager import ModelManager
 from server.lifecycle.servable import Servable
-from server.wire.requests import ModelSpec
+from server.wire.requests import ModelSpec, peek_model_name
 
 Code = grpc.StatusCode
 
@@ -106,3 +106,14 @@ def acquire(models: ModelManager, spec: ModelSpec | None) -> Servable:
     if (call := calls.current()) is not None:
         call.answered_by(servable.name, servable.version)
     return servable
+
+
+def peek_loaded_model(models: ModelManager, data: bytes, depths: Sequence[int] = (0,)) -> str:
+    """The name of the model that a request is for, if it is loaded and easily found; else "".
+
+    Args:
+        models: Those that are loaded.
+        data: The request.
+        depths: Where its ModelSpec may be: see `peek_model_name`.
+    """
+    return next((name for depth in depths if models.has(name := peek_model_name(data, depth))), "")
