@@ -34,7 +34,9 @@ from server.errors import (
 )
 from server.lifecycle.manager import ModelManager
 from server.lifecycle.servable import Servable
+from server.wire.merging import Inner, parse_in_parts
 from server.wire.requests import ModelSpec, peek_model_name
+from server.wire.scanner import Allowance, WireError
 
 Code = grpc.StatusCode
 
@@ -79,16 +81,24 @@ def status_text(message: str) -> str:
     return data[:_MAX_MESSAGE].decode(errors="ignore") + "...TRUNCATED"
 
 
-def parse(kind: type[T], data: bytes) -> T:
+def parse(kind: type[T], data: bytes, inner: Inner | None = None, allowance: Allowance | None = None) -> T:
     """Parse a request that is not on the hot path.
+
+    Args:
+        kind: What it is.
+        data: Its bytes.
+        inner: Where a large one may be cut: see `parse_in_parts`.
+        allowance: What its fields are taken from, if it is cut.
 
     Raises:
         MalformedRequest: the bytes are not such a message.
     """
     try:
-        return kind.FromString(data)
+        return parse_in_parts(kind, data, inner or {}, allowance)
     except DecodeError as error:
         raise MalformedRequest("the bytes do not parse", kind.DESCRIPTOR.full_name) from error
+    except WireError as error:
+        raise MalformedRequest(str(error), kind.DESCRIPTOR.full_name) from error
 
 
 def acquire(models: ModelManager, spec: ModelSpec | None) -> Servable:

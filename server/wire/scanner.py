@@ -33,12 +33,13 @@ class Allowance:
     A field takes about a microsecond of Python, and as few as two bytes.
     """
 
-    __slots__ = ("fields", "strings")
+    __slots__ = ("_most", "fields", "strings")
 
     def __init__(self, fields: int = MAX_FIELDS, strings: int = MAX_STRINGS) -> None:
         """Allow so many fields, and entries of string_val beside them, which cost a tenth."""
         self.fields = fields
         self.strings = strings
+        self._most = fields, strings
 
     def take(self, fields: int, strings: int = 0) -> None:
         """Use some of it.
@@ -49,9 +50,9 @@ class Allowance:
         self.fields -= fields
         self.strings -= strings
         if self.fields < 0:
-            raise WireError(f"it has more than {MAX_FIELDS} fields beside strings and numbers")
+            raise WireError(f"it has more than {self._most[0]} fields beside strings and numbers")
         if self.strings < 0:
-            raise WireError(f"it has more than {MAX_STRINGS} strings")
+            raise WireError(f"it has more than {self._most[1]} strings")
 
 
 def fields(
