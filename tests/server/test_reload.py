@@ -160,7 +160,9 @@ def test_a_reload_tells_what_counters_have_grown_by(root: Path, config_file: Pat
 
 def test_a_reload_replaces_a_repository(root: Path) -> None:
     """A server that began with a repository serves the configuration from then on, and nothing else."""
-    config = ServerConfig(repository=root / "elsewhere", port=0, metrics_port=-1, lame_duck_seconds=0, admin=True)
+    config = ServerConfig(
+        repository=root / "elsewhere", port=0, backends="onnxruntime", metrics_port=-1, lame_duck_seconds=0, admin=True
+    )
     with running(config) as (_, client):
         assert served(client, "other") == 7
         reload(client, listing(entry("affine", root / "place"), entry("other", root / "elsewhere" / "other")))

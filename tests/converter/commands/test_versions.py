@@ -14,7 +14,7 @@ from server.lifecycle.manager import ModelManager
 from server.lifecycle.servable import load_servable
 from server.repository.folder import Repository
 from tests.packages import Affine, write_package
-from tests.server.lifecycle.test_manager import Recorder
+from tests.server.lifecycle.managers import Recorder
 
 run = CliRunner()
 
