@@ -80,7 +80,17 @@ def measure(folder: Path, rounds: int, seconds: float) -> list[dict[str, Any]]:
     package = folder / "models" / NAME / "1"
     request = encode_predict_request(one_row(open_package(NAME, 1, package)), name=NAME)
     port = free_port()
-    command = [sys.executable, "-m", "server", "--repository", str(folder / "models"), "--port", str(port)]
+    command = [
+        sys.executable,
+        "-m",
+        "server",
+        "--repository",
+        str(folder / "models"),
+        "--port",
+        str(port),
+        "--backends",
+        "onnxruntime",
+    ]
     process = subprocess.Popen([*command, "--metrics-port", "-1"], stderr=subprocess.DEVNULL)
     rows = []
     try:

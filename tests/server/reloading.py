@@ -37,9 +37,8 @@ def running(config: ServerConfig) -> Iterator[tuple[Server, Client]]:
 
 def settings(root: Path, **others: object) -> ServerConfig:
     """A server of nothing but what the other settings say."""
-    return ServerConfig(
-        repository=root / "none", port=0, backends="onnxruntime", metrics_port=-1, lame_duck_seconds=0, **others
-    )  # type: ignore[arg-type]
+    settings = {"port": 0, "metrics_port": -1, "lame_duck_seconds": 0, "backends": "onnxruntime", **others}
+    return ServerConfig(repository=root / "none", **settings)  # type: ignore[arg-type]
 
 
 def entry(name: str, folder: Path, more: str = "") -> str:
