@@ -18,6 +18,7 @@ SMALLEST_SPREAD = 1e-4  # 1 %: a clock's and a scheduler's own noise
 SHAPE_RUNS, SHAPE_MEMORY = 60, 500  # runs before what is rare shows in the mean, and how many are remembered
 LARGEST_RESIDUAL = 3.5  # a run 33 times slower than usual counts as that
 TAIL = 0.25  # the 95th percentile over the level until runs say otherwise
+TAIL_STEP = 20.0  # a thousand runs find a tail of several times the level
 
 
 class Objective(enum.Enum):
@@ -86,7 +87,7 @@ class Character:
         weight = 1 / min(runs + SHAPE_RUNS, SHAPE_MEMORY)
         self.mean += weight * (math.exp(min(residual, LARGEST_RESIDUAL)) - self.mean)
         # Robbins and Monro's: 19 steps up for a run above, one down for a run below.
-        self.tail += 0.3 * weight * (0.95 if residual > self.tail else -0.05)
+        self.tail += TAIL_STEP * weight * (0.95 if residual > self.tail else -0.05)
 
     def fail(self, wasted: float) -> None:
         """Take in that a run failed and cost so many typical times for nothing."""

@@ -25,8 +25,6 @@ TRIED, KNOWN = 20, 5  # batches since the last switch, and runs of the selected 
 PLAIN, SURE = 0.15, 1.6  # a gain, and its certainty in standard deviations, for which no restraint holds
 WORTH_KEEPING = 0.1  # the gain of a switch that turned out well
 PRICE = 0.005  # the expected improvement that a look must promise while the purse is half full
-RESERVE = 0.1  # of the purse is kept for changes for the worse
-ALARM_OVERDRAFT = 0.2  # of a full purse may be owing for a look then
 RETURNED = 0.7  # a backend that comes back may be another than before, twice as fast or slow
 NOT_IDLE = 3.0  # seconds that a quarantined backend waits for an idle moment before a batch is tried on it
 AGAIN = 30.0  # seconds until that is repeated, if nothing comes of it
@@ -261,9 +259,7 @@ class Selector:
     def _may_look(self, pair: Pair, worth: float, *, alarmed: bool) -> bool:
         left = self.budget.left(math.exp(self.table.cost(pair)))
         if alarmed and pair.estimate.alarm:
-            return left > -ALARM_OVERDRAFT
-        if not alarmed:
-            left = (left - RESERVE) / (1 - RESERVE)
+            return left > 0
         return left > 0 and worth > PRICE * (1 / left - 1)
 
     def _switch(self, bucket: Bucket, old: Pair, new: Pair, now: float, prefix: str) -> None:
