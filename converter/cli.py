@@ -23,22 +23,20 @@ from rich.table import Table
 from converter import errors, report
 from converter.commands.common import (
     AsJson,
-    ExitCode,
-    Failure,
     Tls,
     TlsCa,
     TlsCertificate,
     TlsKey,
     TokenFile,
     address_of,
-    failure_of,
     keys_for,
-    say,
 )
 from converter.commands.compare import compare_backends
 from converter.commands.status import status
 from converter.commands.steering import pin, unpin
+from converter.commands.to_torch import to_torch
 from converter.commands.versions import list_versions, rollback
+from converter.exits import ExitCode, Failure, failure_of, say
 from converter.interruption import SIGNALS
 from converter.package import REPORT
 from converter.pipeline import Outcome, Request, convert_and_deploy
@@ -117,6 +115,7 @@ app.command()(rollback)
 app.command()(status)
 app.command()(pin)
 app.command()(unpin)
+app.command(name="to-torch")(to_torch)
 
 
 class Interrupted(KeyboardInterrupt):

@@ -13,7 +13,7 @@ from rich.table import Table
 
 from converter.commands.common import AsJson, RepositoryFolder, told
 from converter.compare import Comparison, Timing, compare, write_csv
-from converter.errors import InputsRejected, NothingPublished, SignatureMissing
+from converter.errors import InputsRejected, PackageMissing, SignatureMissing
 from converter.inputs import read_inputs
 from protos.segue import package_pb2
 from server.arrays import Array
@@ -94,7 +94,7 @@ def _package(repository: Path, name: str, version: int | None) -> Package:
     folders = Repository(repository).versions(check_model_name(name))
     if not folders or (version is not None and version not in folders):
         there = f"versions {', '.join(map(str, folders))}" if folders else "no versions"
-        raise NothingPublished(
+        raise PackageMissing(
             f"{repository} has {there} of {name!r}.", "See what there is with `convert-and-deploy list`."
         )
     chosen = max(folders) if version is None else version

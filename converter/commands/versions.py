@@ -13,7 +13,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from converter.commands.common import AsJson, RepositoryFolder, told
-from converter.errors import NothingPublished
+from converter.errors import PackageMissing
 from server.errors import DamagedPackage
 from server.repository.folder import Repository
 from server.repository.names import check_model_name
@@ -80,13 +80,13 @@ def _roll_back(store: Repository, name: str, to: int | None) -> None:
     if not versions:
         raise _unknown(name, store)
     if to is None and len(versions) == 1:
-        raise NothingPublished(
+        raise PackageMissing(
             f"Version {versions[0]} is the only one of {name!r}: there is none to go back to.",
             "To stop serving the model, take its folder out of the repository.",
         )
     target = versions[-2] if to is None else to
     if target not in versions:
-        raise NothingPublished(
+        raise PackageMissing(
             f"{name!r} has no version {target} in service; it has {', '.join(map(str, versions))}.",
             "A withdrawn version comes back with --undo.",
         )
@@ -101,17 +101,15 @@ def _roll_back(store: Repository, name: str, to: int | None) -> None:
 def _undo(store: Repository, name: str) -> None:
     withdrawn = list(store.withdrawn(name))
     if not withdrawn:
-        raise NothingPublished(
-            f"No version of {name!r} is withdrawn.", "`convert-and-deploy list` shows what there is."
-        )
+        raise PackageMissing(f"No version of {name!r} is withdrawn.", "`convert-and-deploy list` shows what there is.")
     oldest = withdrawn[0]
     store.restore(name, oldest)
     print(f"{name}: version {oldest} is back; {max(store.versions(name))} is the newest now.")
 
 
-def _unknown(name: str, store: Repository) -> NothingPublished:
+def _unknown(name: str, store: Repository) -> PackageMissing:
     names = ", ".join(sorted(store.scan())) or "no models"
-    return NothingPublished(
+    return PackageMissing(
         f"{store.root} has no model {name!r}; it has {names}.", "Give the folder of the packages with --repository."
     )
 

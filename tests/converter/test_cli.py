@@ -9,7 +9,7 @@ import pytest
 
 from converter import errors
 from converter.cli import _with_subcommand
-from converter.commands.common import EXIT_CODES, ExitCode
+from converter.exits import EXIT_CODES, ExitCode
 from tests.e2e.processes import convert
 
 

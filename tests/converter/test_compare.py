@@ -10,8 +10,8 @@ import pytest
 from typer.testing import CliRunner
 
 from converter.cli import app
-from converter.commands.common import ExitCode
 from converter.compare import Comparison, Timing
+from converter.exits import ExitCode
 from server.backends.interface import Precision
 from tests.packages import Affine, write_manifest, write_package
 
@@ -59,7 +59,7 @@ def test_who_cannot_take_part_is_named_with_the_reason(repository: Path) -> None
     manifest = write_package(folder, Affine(claimed_scale=3.0))
     write_manifest(folder, manifest)
     code, text = typed(repository, "--backends", "onnxruntime", "--version", 2, "--batches", 1)
-    assert code == ExitCode.CONVERSION
+    assert code == ExitCode.DIFFERENT
     assert "does not reproduce TensorFlow's answer" in text
     code, text = typed(repository, "--backends", "onnxruntime", "--version", 1, "--batches", "1,3", "--json")
     assert code == ExitCode.DONE

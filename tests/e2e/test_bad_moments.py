@@ -13,7 +13,7 @@ from pathlib import Path
 import grpc
 import pytest
 
-from converter.commands.common import ExitCode
+from converter.exits import ExitCode
 from examples.demo import free_port
 from tests.e2e.processes import Lines, serving, started, tree
 from tests.e2e.refusals import Place, Refusal, assert_says, check_refusal, new_place, refused, tiny_disk

@@ -8,7 +8,7 @@ import pytest
 from typer.testing import CliRunner
 
 from converter.cli import app
-from converter.commands.common import ExitCode
+from converter.exits import ExitCode
 from server.backends.onnx_runtime import OnnxRuntimeBackend
 from server.lifecycle.manager import ModelManager
 from server.lifecycle.servable import load_servable
