@@ -48,7 +48,7 @@ class Selector:
         self.budget, self.history = Budget(), History()
         self._restraint, self._court = Restraint(len(self.table.buckets)), Court()
         self._pinned: tuple[str, ...] = ()
-        self._asked = -math.inf
+        self._asked, self._wishes = -math.inf, 0
 
     def backend_state(self, backend: str, *, available: bool, now: float, reason: str = "") -> None:
         """A backend is proved and loaded, or was taken away."""
@@ -130,7 +130,9 @@ class Selector:
         elif batch is not None and pair.exploring:
             pair.exploring -= 1
             exploring = True
-        self.budget.ran(outcome.seconds, exploring=exploring)
+        if batch is not None or self._wishes:  # what was measured without being asked for, as proofs are, is free
+            self._wishes -= batch is None
+            self.budget.ran(outcome.seconds, exploring=exploring)
         if outcome.failure is not None:
             if batch is None:
                 self._blame(pair, outcome.failure, now)
@@ -145,11 +147,11 @@ class Selector:
     def idle(self, now: float) -> Calibration | None:
         """Nothing runs and nothing waits: what to calibrate, if anything."""
         wish = calibration.ask_again(self.table, self.budget, now)
-        if wish is not None or now < self._asked or self._pinned:
-            return wish
-        wish = calibration.missing(self.table, self.budget)
-        if wish is None:
-            self._asked = now + ASKED_EVERY
+        if wish is None and now >= self._asked and not self._pinned:
+            wish = calibration.missing(self.table, self.budget)
+            if wish is None:
+                self._asked = now + ASKED_EVERY
+        self._wishes += wish is not None
         return wish
 
     def snapshot(self, now: float) -> dict[str, Any]:

@@ -80,7 +80,10 @@ class Tokens:
 
 def _watch(reference: "weakref.ref[Tokens]") -> None:
     while (tokens := reference()) is not None:
-        tokens.look()
+        try:
+            tokens.look()
+        except Exception:
+            logger.exception("the tokens of before remain valid")  # a fault of ours must not end the watch for good
         del tokens  # nothing but this thread may be left to keep them
         time.sleep(_LOOK_SECONDS)
 

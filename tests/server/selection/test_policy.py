@@ -147,13 +147,13 @@ def test_a_single_name_can_be_pinned_and_falls_through_when_it_fails() -> None:
 )
 def test_objectives_differ(objective: Objective, expected: str) -> None:
     """A backend that is mostly fast but often stalls is the best by its median alone."""
-    server = Server({"a": 0.01, "b": 0.014}, policy=Selector((1,), objective))
-    for _ in range(150):
-        server.times["a"] = 0.01
-        server.serve(9)
-        server.times["a"] = 0.08
-        server.serve(1)
-    costs = {name: server.policy.table.cost(server.policy.table.buckets[1].pairs[name]) for name in "ab"}
+    policy = Selector((1,), objective)
+    for name in "ab":
+        policy.backend_state(name, available=True, now=0.0)
+    for batch in range(2000):
+        for name, seconds in (("a", 0.08 if batch % 10 == 9 else 0.01), ("b", 0.014)):
+            policy.observe(Outcome(batch, 1, name, seconds, None), float(batch))
+    costs = {pair.backend: policy.table.cost(pair) for pair in policy.table.buckets[1].pairs.values()}
     assert min(costs, key=lambda name: costs[name]) == expected
 
 
@@ -201,3 +201,13 @@ def test_a_decision_takes_microseconds() -> None:
             policy.observe(Outcome(batch * 100 + i, 1, decision.backend, 0.01, None), server.now + batch)
         best = min(best, (time.perf_counter() - start) / 100)
     assert best < 30e-6
+
+
+def test_what_was_not_asked_for_is_free() -> None:
+    """Runs that the server made on its own, to prove a backend, are learnt from and not charged as exploration."""
+    server = Server({"a": 0.01, "b": 0.02})
+    for _ in range(5):
+        for name in "ab":
+            server.policy.observe(Outcome(None, 1, name, server.times[name], None), 0.0)
+    assert server.policy.budget.explored == 0
+    assert server.serve(10, idle=False) == ["a"] * 10

@@ -235,6 +235,26 @@ def test_a_file_that_does_not_answer_stalls_no_call(tmp_path: Path) -> None:
         until_accepted(channel, SECOND)
 
 
+def test_a_fault_does_not_end_the_watch(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """It is in the log, and the next look is taken as if nothing had been."""
+    second = threading.Event()
+
+    class Faulty(Tokens):
+        looks = 0
+
+        def look(self) -> None:
+            self.looks += 1
+            if self.looks == 1:
+                raise ZeroDivisionError
+            second.set()
+
+    tokens = Faulty(write(tmp_path / "tokens", GOOD))
+    tokens.watch()
+    assert second.wait(SECONDS)
+    assert tokens.accept(GOOD)
+    assert "ZeroDivisionError" in caplog.text
+
+
 def test_the_watch_ends_with_the_tokens(tmp_path: Path) -> None:
     """A server that is gone leaves no thread that looks at its file."""
     before = set(threading.enumerate())
