@@ -53,13 +53,14 @@ def measure(package: Package) -> dict[str, Any]:
     variables, folded = variables_of(package.manifest, signature.onnx_file)
     module = lower(package.path / signature.onnx_file, variables, folded)
     wanted, arrays = answers(package, signature, [port.name for port in module.inputs]), package.golden_arrays()
-    difference = 0.0
+    difference, comparable = 0.0, True
     with torch.no_grad():
         for inputs, case in wanted:
             got = module(*inputs)
             aliases = {one.onnx_name: one.alias for one in signature.outputs}
             for port, answer in zip(module.outputs, got, strict=True):
                 expected = torch.from_numpy(arrays[case[aliases[port.name]]])
+                comparable = comparable and bool(expected.isfinite().all())
                 difference = max(difference, (answer.double() - expected.double()).abs().max().item())
         first = wanted[-1][0]
         breaks = torch._dynamo.explain(module)(*first).graph_break_count  # noqa: SLF001 - its public name
@@ -71,7 +72,7 @@ def measure(package: Package) -> dict[str, Any]:
         "graph_breaks": breaks,
         "exports": exported,
         "graphs": graphs,
-        "difference": difference,
+        "difference": difference if comparable else None,
     }
 
 
@@ -177,7 +178,7 @@ def table(results: Mapping[str, Mapping[str, Any]]) -> str:
         cells = [
             MODELS[name][0], f"{one['trainable']:,}", f"{one['tensorflow']:,}", one["attentions"], one["layer_norms"],
             one["dense"], one["recurrent"], one["graph_breaks"], "yes" if one["exports"] else "no", one["graphs"],
-            f"{one['difference']:.2g}",
+            "—" if one["difference"] is None else f"{one['difference']:.2g}",
         ]  # fmt: skip
         lines.append("| " + " | ".join(map(str, cells)) + " |")
     return "\n".join(lines)
