@@ -86,7 +86,8 @@ def sample(text: str, name: str, **labels: str) -> float:
 def test_every_page_tells_all_under_both_names(server: Server, path: str) -> None:
     """Ours and TensorFlow Serving's, at our path, at theirs and where monitoring_config_file wants it."""
     text = page(server, path)
-    ours = {"model": "affine", "version": "1", "signature": "serving_default", "backend": "onnxruntime-cpu", "bucket": "1"}
+    ours = {"model": "affine", "version": "1", "signature": "serving_default", "backend": "onnxruntime-cpu"}
+    ours["bucket"] = "1"
     assert sample(text, "segue_request_latency_seconds_count", **ours) == 3
     assert sample(text, "segue_batch_run_seconds_bucket", le="30.0", **ours) == 3
     assert sample(text, "segue_backend_selected", **ours) == 1
