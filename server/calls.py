@@ -43,6 +43,7 @@ class Call:
         "checked",
         "code",
         "finished",
+        "is_traced",
         "method",
         "model",
         "queued",
@@ -73,6 +74,7 @@ class Call:
         self.queued = self.taken = self.checked = self.started = self.finished = 0.0
         self.run = (0.0, 0.0)
         self.span: Any = None
+        self.is_traced = False
         self._request_id = ""
 
     @property

@@ -1,86 +1,55 @@
 """What Prometheus can ask this server. Label values come from what is loaded, never from a request's bytes.
 
-What every request touches is counted in plain integers and told in Prometheus' form only when somebody asks: under our
-names here, under TensorFlow Serving's in tensorflow_metrics.py, both from the same observations.
+What is told of requests is in request_metrics.py, of engines in engines/metrics.py, of queues in batching/metrics.py
+and of GPUs in gpu.py; the same observations are told under TensorFlow Serving's names by tensorflow_metrics.py. All of
+it is made when somebody asks: a request pays for nothing but counting in plain integers.
 """
 
-import threading
 from collections import Counter as Tally
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from importlib import metadata
+from threading import Lock
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, ProcessCollector, generate_latest
-from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily
+from prometheus_client import CollectorRegistry, Gauge, ProcessCollector
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
-from server import metrics_page, tensorflow_metrics
+from server import exposition, metrics_page, tensorflow_metrics
 from server.batching.metrics import BatchCollector
-from server.histograms import Durations, Snapshot, total
+from server.engines.metrics import EngineCollector
+from server.gpu import GpuCollector, Gpus
+from server.histograms import Snapshot
 from server.lifecycle.servable import Loaded
 from server.lifecycle.states import State, VersionStatus
-
-_LABELS = ("model", "version", "signature", "backend")
+from server.request_metrics import RequestMetrics, Series
 
 PATH = "/metrics"
-
-
-@dataclass(frozen=True, slots=True)
-class Series:
-    """Whose requests are counted together: one method's, to one signature of one version on one backend."""
-
-    model: str
-    version: int
-    signature: str
-    backend: str
-    method: str
-
-
-@dataclass(frozen=True, slots=True)
-class RequestTimer:
-    """The durations of one series, looked up once so that a request pays only for the observation."""
-
-    latency: Durations = field(default_factory=Durations)
-    run: Durations = field(default_factory=Durations)
 
 
 class Metrics:
     """One registry per server, so that several servers can live in one process."""
 
-    def __init__(self) -> None:
+    def __init__(self, gpus: Gpus | None = None) -> None:
+        """Make one.
+
+        Args:
+            gpus: Those to tell of; by default those that the driver's library knows.
+        """
         self.registry = registry = CollectorRegistry()
-        ProcessCollector(registry=registry)
-        self._lock = threading.Lock()
-        self._timers: dict[tuple[str, int, str, str, str], RequestTimer] = {}
-        self._requests: Tally[tuple[str, str, str]] = Tally()
-        self.tensorflow = tensorflow_metrics.TensorFlowMetrics()
-        self._state = Gauge(
-            "segue_model_version_state",
-            "State of each version as in GetModelStatus: 10 start, 20 loading, 30 available, 40 unloading, 50 end.",
-            ("model", "version"),
-            registry=registry,
-        )
-        self._load_seconds = Gauge(
-            "segue_model_load_seconds",
-            "What verifying, loading and proving a version took.",
-            ("model", "version", "backend"),
-            registry=registry,
-        )
-        self._failures = Counter(
-            "segue_model_load_failures",
-            "Packages that did not load.",
-            ("model",),
-            registry=registry,
-        )
-        self._proof = Gauge(
-            "segue_proof_max_absolute_difference",
-            "Largest difference between the backend's and TensorFlow's golden answers, measured at loading.",
-            ("model", "version", "signature", "output", "backend"),
-            registry=registry,
-        )
+        self._of_requests = RequestMetrics()
+        self._of_versions = _Versions()
+        self._engines = EngineCollector()
         self._batches = BatchCollector()
-        registry.register(self._batches)
-        registry.register(_Requests(self))
+        self.tensorflow = tensorflow_metrics.TensorFlowMetrics()
+        # What requests call, without a step between.
+        self.timer = self._of_requests.timer
+        self.ended = self._of_requests.ended
+        self.failed = self._of_requests.failed
+        ProcessCollector(registry=registry)
+        for collector in (self._of_requests, self._of_versions, self._engines, self._batches):
+            registry.register(collector)
+        registry.register(GpuCollector(gpus or Gpus()))
 
     def watch_load(self, waiting: Callable[[], int], held: Callable[[], int]) -> None:
         """Tell how many requests wait for a thread, and how many bytes those in flight hold."""
@@ -93,55 +62,40 @@ class Metrics:
         """The sum of a counter of TensorFlow Serving's, by its own name; 0 for other names."""
         return self.tensorflow.counted(name, self.requests())
 
-    def timer(self, model: str, version: int, signature: str, backend: str, method: str = "Predict") -> RequestTimer:
-        """The series for requests to a loaded signature."""
-        key = (model, version, signature, backend, method)
-        timer = self._timers.get(key)
-        if timer is None:
-            with self._lock:
-                timer = self._timers.setdefault(key, RequestTimer())
-        return timer
-
-    def ended(self, method: str, model: str, code: str) -> None:
-        """Count a request. `model` must be the name of a loaded model, or empty."""
-        with self._lock:
-            self._requests[method, model, code] += 1
-
     def examples(self, model: str, count: int) -> None:
         """Count the Examples of a request to a loaded model."""
         self.tensorflow.examples(model, count)
 
     def status_changed(self, model: str, status: VersionStatus) -> None:
         """See lifecycle.manager.Observer."""
-        self._state.labels(model, str(status.version)).set(status.state)
-        if status.error is not None:
-            self.load_failed(model)
-        elif status.state is State.END:
+        self._of_versions.status_changed(model, status)
+        if status.state is not State.END:
+            self._of_requests.begin(model, status.version)
+        elif status.error is None:
             self._forget(model, status.version)
 
     def forgotten(self, model: str, version: int) -> None:
         """See lifecycle.manager.Observer."""
-        self._state.remove_by_labels({"model": model, "version": str(version)})
+        self._of_versions.forget(model, version)
 
     def load_failed(self, model: str) -> None:
         """Count a package that did not load."""
-        self._failures.labels(model).inc()
+        self._of_versions.load_failed(model)
 
     def loaded(self, loaded: Loaded) -> None:
         """See lifecycle.manager.Observer."""
         servable = loaded.servable
-        version = str(servable.version)
-        self._load_seconds.labels(servable.name, version, servable.backend_name).set(loaded.seconds)
         self.tensorflow.warmed(servable.name, servable.version, loaded.seconds)
+        self._engines.add(servable.name, servable.version, servable.ensemble)
         self._batches.add(servable.name, servable.version, servable.batchers)
-        for proof in servable.proofs:
-            labels = (servable.name, version, proof.signature, proof.output, servable.backend_name)
-            self._proof.labels(*labels).set(proof.difference.max_absolute)
 
     def page(self) -> bytes:
         """Everything, in Prometheus' text format 0.0.4: under our names, then under TensorFlow Serving's."""
-        theirs = self.tensorflow.text(self.timers(), self.requests())
-        return generate_latest(self.registry) + theirs.encode()
+        return exposition.text(self.registry, self._theirs())
+
+    def open_page(self) -> bytes:
+        """The same as OpenMetrics, with exemplars."""
+        return exposition.open_text(self.registry, self._theirs())
 
     def serve(
         self,
@@ -161,76 +115,76 @@ class Metrics:
         Raises:
             OSError: The port is taken.
         """
-        return metrics_page.serve(host, port, {PATH, tensorflow_metrics.PATH, *paths}, self.page, others)
+        return metrics_page.serve(
+            host, port, {PATH, tensorflow_metrics.PATH, *paths}, self.page, others, open_page=self.open_page
+        )
 
     def timers(self) -> list[tuple[Series, Snapshot, Snapshot]]:
-        """Latencies and runs of each series, now."""
-        with self._lock:
-            timers = list(self._timers.items())
-        return [(Series(*key), timer.latency.snapshot(), timer.run.snapshot()) for key, timer in timers]
+        """Of each series the latencies, and the times from checked inputs to outputs, now."""
+        return [
+            (series, timer.latency.snapshot(), timer.together.snapshot())
+            for series, timer in self._of_requests.timers()
+        ]
 
     def requests(self) -> dict[tuple[str, str, str], int]:
         """Requests ended so far by method, model and code."""
-        with self._lock:
-            return dict(self._requests)
+        return self._of_requests.requests()
+
+    def _theirs(self) -> str:
+        return self.tensorflow.text(self.timers(), self.requests())
 
     def _forget(self, model: str, version: int) -> None:
         """Drop the series of a version that is gone, so that versions do not add up over months."""
         self._batches.remove(model, version)
-        for metric in (self._load_seconds, self._proof, self._state):
-            metric.remove_by_labels({"model": model, "version": str(version)})
-        with self._lock:
-            gone = {key: self._timers.pop(key) for key in list(self._timers) if key[:2] == (model, version)}
-        for key, timer in gone.items():
-            self.tensorflow.retire(Series(*key), timer.latency.snapshot(), timer.run.snapshot())
+        self._engines.remove(model, version)
+        for series, timer in self._of_requests.forget(model, version):
+            self.tensorflow.retire(series, timer.latency.snapshot(), timer.together.snapshot())
         self.tensorflow.forget(model, version)
 
 
-class _Requests(Collector):
-    """Tells in Prometheus' form what requests have touched."""
+class _Versions(Collector):
+    """The states of versions, and packages that did not load."""
 
-    def __init__(self, metrics: Metrics) -> None:
-        self._metrics = metrics
+    def __init__(self) -> None:
+        self._lock = Lock()
+        self._states: dict[tuple[str, int], State] = {}
+        self._failures: Tally[str] = Tally()
+        self._release = metadata.version("segue-serving")
 
-    def describe(self) -> list[Metric]:
-        """Nothing to compare with other collectors' names before there are requests."""
-        return []
+    def status_changed(self, model: str, status: VersionStatus) -> None:
+        """A version has a new state; one that has ended well has none any more."""
+        with self._lock:
+            if status.state is State.END and status.error is None:
+                self._states.pop((model, status.version), None)
+                return
+            self._states[model, status.version] = status.state
+        if status.error is not None:
+            self.load_failed(model)
+
+    def forget(self, model: str, version: int) -> None:
+        """A version that failed is no longer there."""
+        with self._lock:
+            self._states.pop((model, version), None)
+
+    def load_failed(self, model: str) -> None:
+        """Count a package that did not load."""
+        with self._lock:
+            self._failures[model] += 1
 
     def collect(self) -> Iterator[Metric]:
-        """See prometheus_client.registry.Collector."""
-        by_labels: dict[tuple[str, ...], list[tuple[Snapshot, Snapshot]]] = {}
-        for series, latency, run in self._metrics.timers():
-            key = (series.model, str(series.version), series.signature, series.backend)
-            by_labels.setdefault(key, []).append((latency, run))
-        latencies = HistogramMetricFamily(
-            "segue_request_latency_seconds",
-            "Inference requests answered: from the request's bytes to the answer's bytes.",
-            labels=_LABELS,
+        """See prometheus_client."""
+        with self._lock:
+            found, failed = dict(self._states), dict(self._failures)
+        states = GaugeMetricFamily(
+            "segue_model_version_state",
+            "State of each version as in GetModelStatus: 10 start, 20 loading, 30 available, 40 unloading, 50 failed.",
+            labels=("model", "version"),
         )
-        runs = HistogramMetricFamily(
-            "segue_backend_run_seconds",
-            "The part of a request from its checked inputs to the outputs: waiting for a batch, and the run.",
-            labels=_LABELS,
-        )
-        for labels, found in by_labels.items():
-            _add(latencies, labels, total(latency for latency, _ in found))
-            _add(runs, labels, total(run for _, run in found))
-        yield latencies
-        yield runs
-        counts = CounterMetricFamily(
-            "segue_requests",
-            "Requests ended, by gRPC status code; model is empty unless one was found.",
-            labels=("method", "model", "code"),
-        )
-        for ended, count in self._metrics.requests().items():
-            counts.add_metric(ended, count)
-        yield counts
-
-
-def _add(family: HistogramMetricFamily, labels: tuple[str, ...], snapshot: Snapshot) -> None:
-    buckets = [(_number(bound), count) for bound, count in snapshot.by_seconds()]
-    family.add_metric(labels, [*buckets, ("+Inf", snapshot.count)], snapshot.sum)
-
-
-def _number(bound: float) -> str:
-    return repr(float(bound))
+        for (model, version), state in found.items():
+            states.add_metric((model, str(version)), state)
+        failures = CounterMetricFamily("segue_model_load_failures", "Packages that did not load.", labels=("model",))
+        for model, count in failed.items():
+            failures.add_metric((model,), count)
+        build = GaugeMetricFamily("segue_build_info", "1, for the release that runs.", labels=("release",))
+        build.add_metric((self._release,), 1)
+        yield from (states, failures, build)

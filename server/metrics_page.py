@@ -11,7 +11,9 @@ from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
-# Prometheus' text format, which every version of it reads; OpenMetrics has no counters without "_total".
+from server.exposition import OPEN_CONTENT_TYPE, accepts_open_metrics
+
+# Prometheus' text format, which every version of it reads.
 _CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 # For each piece that a client sends or takes.
 _IDLE_SECONDS = 10.0
@@ -83,12 +85,14 @@ class Answer:
     etag: str = ""
 
 
+Page = Callable[[], bytes]
 Route = Callable[[str], Answer]
 """Answers for a path, given the query: what follows the question mark."""
 
 
 class _Handler(BaseHTTPRequestHandler):
     routes: Mapping[str, Route] = {}
+    open_routes: Mapping[str, Route] = {}
     for_people: Collection[str] = ()
     server_version = "segue"
     sys_version = ""
@@ -115,6 +119,8 @@ class _Handler(BaseHTTPRequestHandler):
         if path in self.for_people and not self._is_for_us():
             text = b"this address is for this machine alone: ask for localhost, or start the server with --host\n"
             return Answer(text, status=HTTPStatus.MISDIRECTED_REQUEST)
+        if path in self.open_routes and accepts_open_metrics(self.headers.get("Accept", "")):
+            route = self.open_routes[path]
         return route(query)
 
     def _is_for_us(self) -> bool:
@@ -149,14 +155,15 @@ def _is_local(host: str) -> bool:
     return True
 
 
-def _metrics(page: Callable[[], bytes]) -> Route:
-    return lambda _query: Answer(page(), _CONTENT_TYPE)
+def _metrics(page: Page, content_type: str = _CONTENT_TYPE) -> Route:
+    return lambda _query: Answer(page(), content_type, headers={"Vary": "Accept"})
 
 
-def _handler(paths: Collection[str], page: Callable[[], bytes], others: Mapping[str, Route]) -> type[_Handler]:
+def _handler(paths: Collection[str], page: Page, others: Mapping[str, Route], open_page: Page | None) -> type[_Handler]:
     class Handler(_Handler):
         timeout = _IDLE_SECONDS
         routes: Mapping[str, Route] = {**others, **dict.fromkeys(paths, _metrics(page))}
+        open_routes = dict.fromkeys(paths, _metrics(open_page, OPEN_CONTENT_TYPE)) if open_page else {}
         for_people = others.keys() - paths
 
     return Handler
@@ -166,8 +173,10 @@ def serve(
     host: str,
     port: int,
     paths: Collection[str],
-    page: Callable[[], bytes],
+    page: Page,
     others: Mapping[str, Route] | None = None,
+    *,
+    open_page: Page | None = None,
 ) -> tuple[int, Callable[[], None]]:
     """Answer GET and HEAD for some paths in threads of its own; returns the port and a function that stops it.
 
@@ -177,12 +186,13 @@ def serve(
         paths: Where the page is; everything that is nowhere is not found.
         page: Makes the page, in Prometheus' text format.
         others: What else there is, for people, by path.
+        open_page: Makes the page as OpenMetrics, for who accepts that.
 
     Raises:
         OSError: The address is taken, or is none.
     """
     family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
-    http = _Http((str(address[0]), port), family, _handler(paths, page, others or {}))
+    http = _Http((str(address[0]), port), family, _handler(paths, page, others or {}, open_page))
     thread = threading.Thread(target=http.serve_forever, name="metrics", daemon=True)
     thread.start()
 

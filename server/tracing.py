@@ -64,6 +64,7 @@ class Tracing:
         )
         call.span = _Open(span, offset)
         call.trace_id = format_trace_id(span.get_span_context().trace_id)
+        call.is_traced = span.is_recording()
 
     def end(self, call: Call, request_bytes: int, reply_bytes: int) -> None:
         """See calls.Watcher: the span ends now, with its parts."""

@@ -25,6 +25,7 @@ class Engine:
         graphs: By ONNX file.
         proofs: How near to TensorFlow it was on this machine.
         seconds: What preparing, loading and proving took.
+        prepared: What preparing took of it.
     """
 
     backend: str
@@ -32,6 +33,7 @@ class Engine:
     graphs: Mapping[str, LoadedGraph]
     proofs: tuple[Proof, ...] = ()
     seconds: float = 0.0
+    prepared: float = 0.0
 
     def close(self) -> None:
         """Free the graphs."""
@@ -59,6 +61,7 @@ def load_engine(
     specs = graph_specs(package)
     for spec in specs:
         backend.prepare(spec, stop)
+    prepared = time.perf_counter() - begin
     graphs: dict[str, LoadedGraph] = {}
     with leaving_cores():
         try:
@@ -69,7 +72,7 @@ def load_engine(
             for graph in graphs.values():
                 graph.close()
             raise
-    return Engine(backend.name, backend.precision, graphs, tuple(proofs), time.perf_counter() - begin)
+    return Engine(backend.name, backend.precision, graphs, tuple(proofs), time.perf_counter() - begin, prepared)
 
 
 def graph_specs(package: Package) -> list[GraphSpec]:

@@ -4,14 +4,24 @@ import enum
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from protos.segue import package_pb2
+from server.engines.choices import Switched
 from server.engines.engine import Engine
 from server.engines.lane import Chooser, Lane
 from server.engines.proof import may_be_joined
 
 MakePolicy = Callable[[Sequence[int]], Chooser]
 """Makes a policy for a signature with these buckets."""
+
+Tell = Callable[[str, Switched], None]
+"""Is told of every switch, and of the signature."""
+
+
+def _tell_nobody(_signature: str, _switched: Switched) -> None:
+    """Nobody wants to know."""
+
 
 # For signatures whose requests are not joined: by how many rows a request has.
 _BUCKETS = tuple(1 << exponent for exponent in range(11))
@@ -45,6 +55,7 @@ class Ensemble:
         primary: Engine,
         sizes: Sequence[int] = (),
         make_policy: MakePolicy | None = None,
+        tell: Tell = _tell_nobody,
     ) -> None:
         """Make an ensemble of one.
 
@@ -53,6 +64,7 @@ class Ensemble:
             primary: The engine that is there from the start.
             sizes: Of joined batches: the buckets of signatures that may be batched.
             make_policy: Makes what chooses; None where there will be no other engine.
+            tell: Is told of every switch.
         """
         self.primary = primary
         self.ended = threading.Event()
@@ -67,6 +79,7 @@ class Ensemble:
                 primary,
                 buckets=buckets,
                 policy=make_policy(buckets) if make_policy else None,
+                tell=partial(tell, signature.name),
             )
             for signature in manifest.signatures
             for buckets in [_buckets(sizes) if may_be_joined(signature) else _BUCKETS]

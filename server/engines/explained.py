@@ -4,6 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from server.selection.history import OTHER
+
 
 @dataclass(frozen=True, slots=True)
 class Standing:
@@ -38,6 +40,7 @@ class Switch:
         before: The backend that was chosen.
         after: The backend that is chosen since.
         reason: In words, with figures.
+        kind: The reason in one word, one of selection.history.KINDS.
     """
 
     time: float
@@ -45,6 +48,7 @@ class Switch:
     before: str
     after: str
     reason: str
+    kind: str = OTHER
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +90,8 @@ def explained(said: Mapping[str, Any], now: float) -> Explanation:
         )
         for pair in said["pairs"]
     )
-    switches = tuple(Switch(s["time"], s["bucket"], s["from"], s["to"], s["reason"]) for s in said["switches"])
+    switches = tuple(
+        Switch(s["time"], s["bucket"], s["from"], s["to"], s["reason"], s["kind"]) for s in said["switches"]
+    )
     selected = {bucket: backend for bucket, backend in said["selected"].items() if backend is not None}
     return Explanation(Snapshot(standings, selected, said["exploration_share"]), switches, now)

@@ -14,6 +14,8 @@ import numpy as np
 
 from server import calls
 from server.arrays import Array
+from server.engines import choices
+from server.engines.choices import Choices, Counts, Switched
 from server.engines.engine import Engine
 from server.engines.explained import Explanation, explained
 from server.errors import SegueError
@@ -40,6 +42,10 @@ class Chooser(Policy, Protocol):
         """What is known, for people: plain data."""
 
 
+def _tell_nobody(_switched: Switched) -> None:
+    """Nobody wants to know."""
+
+
 class Lane:
     """Runs the batches of one signature of one version."""
 
@@ -52,6 +58,7 @@ class Lane:
         policy: Chooser | None = None,
         may_be_infinite: bool = False,
         clock: Clock = time.monotonic,
+        tell: Callable[[Switched], None] = _tell_nobody,
     ) -> None:
         """Make a lane.
 
@@ -62,12 +69,15 @@ class Lane:
             policy: Chooses; None where there will never be another engine.
             may_be_infinite: TensorFlow itself answers golden inputs with NaN or infinity.
             clock: Seconds.
+            tell: Is told of every switch, in the thread of the batch that is the first to go elsewhere.
         """
         self.buckets = tuple(buckets)
         self.policy = policy
         self.durations: dict[tuple[str, int], Durations] = {}
         self.failures: Counter[tuple[str, str]] = Counter()
         """Runs that failed, by backend and kind of failure; the batch was answered by another, or by none."""
+        self._choices = Choices()
+        self._tell = tell
         self._file = file
         self._primary = primary
         self._engines = {primary.backend: primary}
@@ -118,6 +128,19 @@ class Lane:
             now = self._clock()
             return explained(self.policy.snapshot(now), now)
 
+    def counts(self) -> Counts:
+        """What was counted so far."""
+        runs = {key: durations.snapshot() for key, durations in tuple(self.durations.items())}
+        with self._lock:
+            chosen = self._choices
+            return Counts(
+                dict(chosen.selected),
+                dict(chosen.switches),
+                dict(self.failures),
+                dict(chosen.seconds),
+                runs,
+            )
+
     def run(self, feeds: Mapping[str, Array], outputs: Sequence[str]) -> list[Array]:
         """Answer a batch; see LoadedGraph.run. A failure of one engine is another's turn."""
         bucket = self.bucket(feeds)
@@ -156,6 +179,7 @@ class Lane:
         failure = self._try(self._engines[wanted.backend], feeds, outputs)
         seconds = time.perf_counter() - begin
         with self._lock:
+            self._choices.spent(wanted.backend, choices.CALIBRATE, seconds)
             if self._begun == begun:  # a request beside it would have made it slow
                 self._observe(wanted, seconds, failure)
         return True
@@ -172,7 +196,7 @@ class Lane:
         return None if self._may_be_infinite or _are_finite(answers) else Failure.NOT_FINITE
 
     def _choose_and_run(
-        self, policy: Policy, bucket: int, feeds: Mapping[str, Array], outputs: Sequence[str]
+        self, policy: Chooser, bucket: int, feeds: Mapping[str, Array], outputs: Sequence[str]
     ) -> list[Array]:
         number = next(self._numbers)
         failed: dict[str, SegueError | list[Array]] = {}
@@ -181,15 +205,23 @@ class Lane:
                 with self._lock:
                     if len(failed) == len(self._engines):
                         break
-                    engine = self._engines[policy.choose(bucket, self._clock(), tuple(failed)).backend]
+                    backend, exploring = policy.choose(bucket, self._clock(), tuple(failed))
+                    engine = self._engines[backend]
+                    switched = None
+                    if not (failed or exploring) and self._choices.selected.get(bucket) != backend:
+                        said = policy.snapshot(self._clock())["switches"]
+                        switched = self._choices.move(bucket, backend, said)
+                if switched is not None:
+                    self._tell(switched)
                 answers, error, failure, seconds = self._attempt(engine, bucket, feeds, outputs)
                 with self._lock:
-                    policy.observe(Outcome(number, bucket, engine.backend, seconds, failure), self._clock())
+                    policy.observe(Outcome(number, bucket, backend, seconds, failure), self._clock())
+                    self._choices.spent(backend, choices.EXPLORE if exploring else choices.SERVE, seconds)
                     if failure is not None:
-                        self.failures[engine.backend, failure.value] += 1
+                        self.failures[backend, failure.value] += 1
                 if failure is None:
                     return answers
-                failed[engine.backend] = error or answers
+                failed[backend] = error or answers
                 del error
             return self._last_word(failed)
         finally:

@@ -3,10 +3,12 @@
 Loading proves it: the backend must reproduce TensorFlow's golden answers on this machine before the version may serve.
 """
 
+import logging
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 
 from protos.segue import package_pb2
 from protos.serving import metadata_pb2
@@ -14,12 +16,15 @@ from server.arrays import Array
 from server.backends.interface import Backend
 from server.batching.parameters import BatchingParameters
 from server.batching.queue import Batcher, Cancelled, never_cancelled
+from server.engines.choices import Switched
 from server.engines.engine import Engine, load_engine
 from server.engines.ensemble import Ensemble, MakePolicy
 from server.engines.proof import Proof, may_be_joined
 from server.errors import SignatureNotFound, UnreadableText
 from server.repository.package import Package
 from server.signatures import DEFAULT_SIGNATURE, ServedSignature
+
+logger = logging.getLogger("server")
 
 
 class Servable:
@@ -44,7 +49,8 @@ class Servable:
         self.version = package.version
         self.package = package
         self.batching = batching
-        self.ensemble = Ensemble(package.manifest, primary, batching.buckets if batching else (), make_policy)
+        sizes = batching.buckets if batching else ()
+        self.ensemble = Ensemble(package.manifest, primary, sizes, make_policy, partial(_tell, self.name, self.version))
         self.signatures = {s.name: ServedSignature(s) for s in package.manifest.signatures}
         self.signature_map = _signature_map(package.manifest)
         self._lanes = self.ensemble.lanes
@@ -169,6 +175,14 @@ class Servable:
         drained = self.drained(timeout)
         self.ensemble.close()
         return drained
+
+
+def _tell(model: str, version: int, signature: str, switched: Switched) -> None:
+    logger.info(
+        "model %s version %d signature %s, batches of up to %d: %s answers instead of %s: %s",
+        *(model, version, signature, switched.bucket, switched.after, switched.before),
+        switched.reason or switched.kind,
+    )
 
 
 @dataclass(frozen=True, slots=True)

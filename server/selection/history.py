@@ -7,6 +7,11 @@ from typing import NamedTuple
 from server.selection.pairs import Bucket, Pair, Table
 
 KEPT = 100
+FASTER, FAILING, PINNED, TRIAL, GONE, OTHER = "faster", "failing", "pinned", "trial", "gone", "other"
+KINDS = frozenset({FASTER, FAILING, PINNED, TRIAL, GONE, OTHER})
+"""Another backend is faster; the one before fails; an operator prefers another; what is hardly known is tried as the
+one that answers; the one before was taken away; none of these.
+"""
 
 
 class Switch(NamedTuple):
@@ -18,6 +23,7 @@ class Switch(NamedTuple):
         source: The backend before.
         target: The backend after.
         reason: In words, with the figures.
+        kind: The reason in one word, one of KINDS.
     """
 
     time: float
@@ -25,6 +31,7 @@ class Switch(NamedTuple):
     source: str
     target: str
     reason: str
+    kind: str
 
 
 class History(deque[Switch]):

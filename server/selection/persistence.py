@@ -10,7 +10,7 @@ from typing import Any
 
 from server.selection.budget import Budget
 from server.selection.character import LONGEST_SILENCE, Character
-from server.selection.history import KEPT, History, Switch
+from server.selection.history import KEPT, KINDS, OTHER, History, Switch
 from server.selection.pairs import Bucket, Pair, Table
 from server.selection.states import State
 
@@ -140,7 +140,10 @@ def _read(
         pairs[key] = _number(entry["level"], -50, 50), variance, max(1, _whole(entry["runs"])), jump
     selected = {int(size): _known(name, characters) for size, name in data["selected"].items()}
     switches = [
-        Switch(_number(s["time"], -1e12, 0), _whole(s["bucket"]), str(s["from"]), str(s["to"]), str(s["reason"]))
+        Switch(
+            *(_number(s["time"], -1e12, 0), _whole(s["bucket"]), str(s["from"]), str(s["to"]), str(s["reason"])),
+            kind=s["kind"] if s["kind"] in KINDS else OTHER,
+        )
         for s in data["switches"][-KEPT:]
     ]
     return characters, pairs, selected, switches
@@ -201,4 +204,5 @@ def _plain(switch: Switch) -> dict[str, Any]:
         "from": switch.source,
         "to": switch.target,
         "reason": switch.reason,
+        "kind": switch.kind,
     }

@@ -11,7 +11,18 @@ from server.selection import calibration, news, persistence
 from server.selection.blame import Court
 from server.selection.budget import Budget, Restraint
 from server.selection.character import Objective
-from server.selection.history import History, Switch, against, seconds
+from server.selection.history import (
+    FAILING,
+    FASTER,
+    GONE,
+    OTHER,
+    PINNED,
+    TRIAL,
+    History,
+    Switch,
+    against,
+    seconds,
+)
 from server.selection.interface import Calibration, Decision, Failure, Outcome
 from server.selection.pairs import CHURN_SECONDS, Bucket, Pair, Table
 from server.selection.states import Health, State
@@ -188,7 +199,7 @@ class Selector:
             left = bucket.last
             bucket.select(chosen)
             if left is not None and left is not chosen:
-                self._note(bucket, now, left, chosen, self._why(bucket, left, chosen))
+                self._note(bucket, now, left, chosen, *self._why(bucket, left, chosen))
         return chosen
 
     def _best(self, bucket: Bucket, usable: list[Pair]) -> Pair:
@@ -206,14 +217,15 @@ class Selector:
         favourite = table.favourite()
         return max(usable, key=lambda pair: (votes.count(pair.backend), pair.backend == favourite))
 
-    def _why(self, bucket: Bucket, left: Pair, chosen: Pair) -> str:
-        """Why a pair is chosen that wasn't better in a comparison."""
+    def _why(self, bucket: Bucket, left: Pair, chosen: Pair) -> tuple[str, str]:
+        """Why a pair is chosen that wasn't better in a comparison: in words, and in one of KINDS."""
         if chosen.backend in self._pinned:
             place = self._pinned.index(chosen.backend)
             passed = "".join(f", {name} is {self._trouble(bucket, name)}" for name in self._pinned[:place])
-            return f"pinned to {' then '.join(self._pinned)}{passed}"
+            return f"pinned to {' then '.join(self._pinned)}{passed}", PINNED
         about = f", {chosen.backend} {seconds(self.table.cost(chosen))}" if chosen.estimate.runs else ""
-        return f"{left.backend} is {self._trouble(bucket, left.backend)}{about}"
+        kind = GONE if left.backend not in self.table.present else FAILING if left.health.reason else OTHER
+        return f"{left.backend} is {self._trouble(bucket, left.backend)}{about}", kind
 
     def _trouble(self, bucket: Bucket, name: str) -> str:
         if name not in self.table.present:
@@ -231,7 +243,7 @@ class Selector:
             self._restraint.proved_right()
         found, alarmed = weigh(self.table, bucket, selected, now), bucket.count - bucket.alarmed_at < ALARMED
         if found.better is not None and self._may_switch(bucket, selected, found, since, now):
-            self._switch(bucket, selected, found.better, now, "")
+            self._switch(bucket, selected, found.better, now)
             return found.better
         if found.look is not None and self._may_look(found.look, found.worth, alarmed=alarmed):
             bucket.probe = found.look
@@ -241,7 +253,7 @@ class Selector:
             and selected.estimate.runs >= KNOWN
             and self._restraint.allows(1 if alarmed else 2, now)
         ):
-            self._switch(bucket, selected, found.trial, now, "trial: ")
+            self._switch(bucket, selected, found.trial, now, TRIAL)
             bucket.alarmed_at = bucket.count  # be as quick to take it back
             return found.trial
         return selected
@@ -264,13 +276,14 @@ class Selector:
             return left > 0
         return left > 0 and worth > PRICE * (1 / left - 1)
 
-    def _switch(self, bucket: Bucket, old: Pair, new: Pair, now: float, prefix: str) -> None:
+    def _switch(self, bucket: Bucket, old: Pair, new: Pair, now: float, kind: str = FASTER) -> None:
+        prefix = "trial: " if kind == TRIAL else ""
         reason = prefix + against(self.table, bucket, new, old)
         bucket.select(new)
-        self._note(bucket, now, old, new, reason)
+        self._note(bucket, now, old, new, reason, kind)
 
-    def _note(self, bucket: Bucket, now: float, old: Pair, new: Pair, reason: str) -> None:
-        self.history.append(Switch(now, bucket.size, old.backend, new.backend, reason))
+    def _note(self, bucket: Bucket, now: float, old: Pair, new: Pair, reason: str, kind: str) -> None:  # noqa: PLR0917 - a switch's facts
+        self.history.append(Switch(now, bucket.size, old.backend, new.backend, reason, kind))
         self._restraint.switched()
         bucket.churn = 1 + bucket.churn * math.exp((bucket.churned_at - now) / CHURN_SECONDS)
         bucket.churned_at = now

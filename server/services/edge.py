@@ -207,7 +207,7 @@ class Edge:
         def begin_call(rpc: Rpc) -> None:
             def fail(error: SegueError) -> None:
                 code = status_code(error)
-                self._metrics.ended(name, "", code.name)
+                self._metrics.failed(name, "", code.name, error)
                 rpc.end(code, status_text(error.message))
 
             begin(rpc, fail)

@@ -85,7 +85,7 @@ class Exchange:
         else:
             code, text = Code.INTERNAL, self._log_unexpected(error)
         self.call.code = code.name
-        self._metrics.ended(self._name, self.call.model, code.name)
+        self._metrics.failed(self._name, self.call.model, code.name, error)
         message = self._error_reply(code, text) if self._error_reply else b""
         self.rpc.end(code, text, message, _DO_NOT_RETRY if isinstance(error, QueueFull) else None)
         for watcher in self._watchers:

@@ -5,6 +5,7 @@ The texts are TensorFlow Serving's; the rules of signatures and results are in s
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TypeVar
 
 from google.protobuf.message import Message
@@ -17,6 +18,7 @@ from server.examples import columns, rows_of
 from server.lifecycle.manager import ModelManager
 from server.lifecycle.servable import Servable
 from server.metrics import Metrics
+from server.request_metrics import RequestTimer
 from server.services.edge import Method
 from server.services.statuses import acquire, parse, peek_loaded_model
 from server.services.transport import Rpc
@@ -38,6 +40,17 @@ _NO_SIGNATURE = "No signature was found with the name"
 _NOT_IN_GRAPH = "Requested signature not found in model graph"
 
 
+@dataclass(frozen=True, slots=True)
+class _Run:
+    """What a signature has answered: outputs by alias, the number of rows, and for its metrics when that was."""
+
+    outputs: Mapping[str, Array]
+    rows: int
+    timer: RequestTimer
+    begin: float
+    end: float
+
+
 class InferenceService:
     """The methods of one server that take Examples."""
 
@@ -57,15 +70,13 @@ class InferenceService:
         """Answer a ClassificationRequest."""
         request = _parsed(inference_pb2.ClassificationRequest, data)
         check, make = inference.check_classification, inference.classification_result
-        result, spec = self._answer(request, "Classify", check, make, rpc=rpc)
-        return inference_pb2.ClassificationResponse(result=result, model_spec=spec).SerializeToString()
+        return self._answer(request, "Classify", check, make, inference_pb2.ClassificationResponse, rpc=rpc)
 
     def regress(self, data: bytes, rpc: Rpc) -> bytes:
         """Answer a RegressionRequest."""
         request = _parsed(inference_pb2.RegressionRequest, data)
         check, make = inference.check_regression, inference.regression_result
-        result, spec = self._answer(request, "Regress", check, make, rpc=rpc)
-        return inference_pb2.RegressionResponse(result=result, model_spec=spec).SerializeToString()
+        return self._answer(request, "Regress", check, make, inference_pb2.RegressionResponse, rpc=rpc)
 
     def multi_inference(self, data: bytes, rpc: Rpc) -> bytes:
         """Answer a MultiInferenceRequest: several signatures of one version on the same Examples."""
@@ -74,15 +85,25 @@ class InferenceService:
         reply = inference_pb2.MultiInferenceResponse()
         with acquire(self._models, spec_from_proto(spec)).leased() as servable:
             checked = _check_tasks(request.tasks, servable.signatures)
+            runs = []
             for task, (signature, wanted) in zip(request.tasks, checked, strict=True):
-                outputs, rows = self._run(servable, signature, wanted, request.input, method="MultiInference", rpc=rpc)
+                run = self._run(servable, signature, wanted, request.input, method="MultiInference", rpc=rpc)
+                runs.append(run)
                 result = reply.results.add(model_spec=_spec(servable, signature))
                 if task.method_name == inference.CLASSIFY:
-                    result.classification_result.CopyFrom(inference.classification_result(outputs, rows))
+                    result.classification_result.CopyFrom(inference.classification_result(run.outputs, run.rows))
                 else:
-                    result.regression_result.CopyFrom(inference.regression_result(outputs, rows))
-            self._metrics.ended("MultiInference", servable.name, "OK")
-        return reply.SerializeToString()
+                    result.regression_result.CopyFrom(inference.regression_result(run.outputs, run.rows))
+            return self._encoded(reply, "MultiInference", servable, runs)
+
+    def _encoded(self, reply: Message, method: str, servable: Servable, runs: Sequence[_Run]) -> bytes:
+        """The bytes of an answer; counts the request for each of its runs."""
+        data = reply.SerializeToString()
+        end, call = time.perf_counter(), calls.current()
+        for run in runs:
+            run.timer.answered(call, run.begin, runs[-1].end, end)
+        self._metrics.ended(method, servable.name, "OK")
+        return data
 
     def _answer(
         self,
@@ -90,18 +111,18 @@ class InferenceService:
         method: str,
         check: Callable[[ServedSignature], tuple[str, ...]],
         make: Callable[[Mapping[str, Array], int], Result],
+        reply_of: Callable[..., Message],
         *,
         rpc: Rpc,
-    ) -> tuple[Result, model_pb2.ModelSpec]:
-        """The result of one signature, made of its outputs and the number of rows; and what answered."""
+    ) -> bytes:
+        """Answer with the result of one signature, made of its outputs and the number of rows."""
         spec = spec_from_proto(request.model_spec) if request.HasField("model_spec") else None
         with acquire(self._models, spec).leased() as servable:
             signature = inference.find_signature(servable.signatures, request.model_spec.signature_name, _NO_SIGNATURE)
             wanted = check(signature)
-            outputs, rows = self._run(servable, signature, wanted, request.input, method=method, rpc=rpc)
-            result = make(outputs, rows)
-            self._metrics.ended(method, servable.name, "OK")
-            return result, _spec(servable, signature)
+            run = self._run(servable, signature, wanted, request.input, method=method, rpc=rpc)
+            reply = reply_of(result=make(run.outputs, run.rows), model_spec=_spec(servable, signature))
+            return self._encoded(reply, method, servable, [run])
 
     def _run(
         self,
@@ -112,8 +133,8 @@ class InferenceService:
         *,
         method: str,
         rpc: Rpc,
-    ) -> tuple[Mapping[str, Array], int]:
-        """Outputs by alias, and the number of rows."""
+    ) -> _Run:
+        """Run one signature."""
         begin = time.perf_counter()
         rows = rows_of(examples)
         call = signature.call_with_arrays(columns(rows, signature.inputs), wanted)
@@ -122,14 +143,14 @@ class InferenceService:
         wanted_names = [onnx_name for _, onnx_name in call.outputs]
         arrays = servable.run(signature, call.feeds, wanted_names, rpc.deadline, rpc.is_cancelled)
         end = time.perf_counter()
-        backend = servable.backend_name
+        backend, bucket = servable.backend_name, 0
         if (call_now := calls.current()) is not None:
             call_now.ran(signature.name, len(rows), (run_begin, end))
-            backend = call_now.backend
-        timer = self._metrics.timer(servable.name, servable.version, signature.name, backend, method)
-        timer.run.observe(end - run_begin)
-        timer.latency.observe(end - begin)
-        return {alias: array for (alias, _), array in zip(call.outputs, arrays, strict=True)}, len(rows)
+            backend, bucket, begin = call_now.backend, call_now.bucket, call_now.begin
+        timer = self._metrics.timer(servable.name, servable.version, signature.name, backend, method, bucket)
+        timer.ran(call_now, run_begin, end)
+        outputs = {alias: array for (alias, _), array in zip(call.outputs, arrays, strict=True)}
+        return _Run(outputs, len(rows), timer, begin, end)
 
 
 def _parsed(kind: type[T], data: bytes) -> T:

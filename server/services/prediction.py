@@ -170,14 +170,14 @@ class Prediction:
             as_content=service.tensor_content,
         )
         signature.quickness.observe(self._size, run_end - run_begin)
-        backend = servable.backend_name
+        backend, bucket, begin = servable.backend_name, 0, self._begin
         if (exchange := calls.current()) is not None:
             exchange.ran(signature.name, _rows(call.feeds), (run_begin, run_end))
-            backend = exchange.backend
+            backend, bucket, begin = exchange.backend, exchange.bucket, exchange.begin
         metrics = service.metrics
-        timer = metrics.timer(servable.name, servable.version, signature.name, backend)
-        timer.run.observe(run_end - run_begin)
-        timer.latency.observe(time.perf_counter() - self._begin)
+        timer = metrics.timer(servable.name, servable.version, signature.name, backend, "Predict", bucket)
+        timer.ran(exchange, run_begin, run_end)
+        timer.answered(exchange, begin, run_end, time.perf_counter())
         metrics.ended("Predict", servable.name, "OK")
         return reply
 

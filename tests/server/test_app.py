@@ -241,7 +241,7 @@ def test_metrics_tell_latency_by_model_signature_and_backend(client: Client, ser
         client.error("Predict", encode_predict_request(INPUTS, name=f"made-up-{number}"))
     with urlopen(f"http://127.0.0.1:{server.metrics_port}/metrics", timeout=20) as page:
         text = page.read().decode()
-    labels = 'backend="onnxruntime-cpu",model="affine",signature="serving_default",version="1"'
+    labels = 'backend="onnxruntime-cpu",bucket="1",model="affine",signature="serving_default",version="1"'
     assert f"segue_request_latency_seconds_count{{{labels}}}" in text
     assert 'segue_model_version_state{model="affine",version="1"} 30.0' in text
     assert 'segue_requests_total{code="NOT_FOUND",method="Predict",model=""}' in text

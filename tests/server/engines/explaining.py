@@ -38,7 +38,14 @@ class Explains(Told):
             ],
             "selected": dict(self.selected),
             "switches": [
-                {"time": s.time, "bucket": s.bucket, "from": s.before, "to": s.after, "reason": s.reason}
+                {
+                    "time": s.time,
+                    "bucket": s.bucket,
+                    "from": s.before,
+                    "to": s.after,
+                    "reason": s.reason,
+                    "kind": s.kind,
+                }
                 for s in self.history
             ],
             "exploration_share": 0.0,

@@ -1,0 +1,1 @@
+"""What runs a server beside others: containers, Prometheus with its alerts, Grafana with its dashboards."""

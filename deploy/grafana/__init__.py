@@ -1,0 +1,1 @@
+"""Grafana's dashboards, made with its foundation SDK: `python -m deploy.grafana` writes dashboards/*.json."""
