@@ -291,7 +291,8 @@ class CompiledModel:
         raise AbiError(said)
 
 
-def _declare(library: ctypes.CDLL, name: str, result: Any, *arguments: Any) -> Any:
+# ctypes has no public type for its types, nor for the functions it makes of them.
+def _declare(library: ctypes.CDLL, name: str, result: Any, *arguments: Any) -> Any:  # noqa: ANN401 - as above
     function = library[name]
     function.restype, function.argtypes = result, arguments
     return function

@@ -13,7 +13,7 @@ import threading
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, BinaryIO, Final
 
 import server
 from server.errors import GraphNotLoadable
@@ -82,7 +82,8 @@ def build(
 
 
 def _environment(device: str, work: Path, temporary: Path, toolchain: Path) -> dict[str, str]:
-    compiler = shlex.join(_compiler())
+    # Symbols that are unique in the process would keep a model's file mapped for good.
+    compiler = shlex.join([*_compiler(), "-fno-gnu-unique"])
     if device == "cpu":
         # Torch links every model with libtorch.so, which would bring the libraries of CUDA into the server. For the
         # linker this is libtorch.so: a script that names the one library that code for the CPU calls.
@@ -101,7 +102,9 @@ def _environment(device: str, work: Path, temporary: Path, toolchain: Path) -> d
     return os.environ | own
 
 
-def _run(command: list[str], environment: Mapping[str, str], log: Any, seconds: float, stop: threading.Event) -> int:
+def _run(
+    command: list[str], environment: Mapping[str, str], log: BinaryIO, seconds: float, stop: threading.Event
+) -> int:
     """Run to the end, or end it; its exit status."""
     deadline = time.monotonic() + seconds
     # It watches its standard input, whose other end only this process has: it ends when this process does.

@@ -5,7 +5,8 @@
     ROOT/work/                         its temporary files, removed when it has done and before the next begins
     ROOT/toolchain/                    what torch found out about the compiler and this processor
 
-An entry appears by one rename and is never changed. It is code that this process runs, so the folder must be ours alone.
+An entry appears by one rename and is never changed. It is code that this process runs, so the folder must be this
+user's alone.
 """
 
 import fcntl

@@ -6,7 +6,7 @@ Whole numbers, `+ - * // %`, comparisons, `and`, `or`, `not`: nothing else, and 
 import ast
 import operator
 from collections.abc import Callable, Sequence
-from typing import Any, Final
+from typing import Final
 
 Shapes = Sequence[Sequence[int]]
 
@@ -54,7 +54,7 @@ def _require_known(node: ast.AST, text: str) -> None:
             inner = [operand]
         case ast.BinOp(left=left, op=op, right=right) if type(op) in _NUMBERS:
             inner = [left, right]
-        case ast.Constant(value=int()):
+        case ast.Constant(value=int(number)) if not isinstance(number, bool):
             inner = []
         case ast.Subscript(
             value=ast.Subscript(value=ast.Name(id="d"), slice=ast.Constant(value=int())),
@@ -67,23 +67,23 @@ def _require_known(node: ast.AST, text: str) -> None:
         _require_known(each, text)
 
 
-def _value(node: ast.AST, shapes: Shapes) -> Any:
+def _value(node: ast.AST, shapes: Shapes) -> int:
+    """What a part of a rule comes to; truth values count as numbers, as in Python."""
+    result: int
     match node:
         case ast.Compare(left=left, ops=ops, comparators=others):
             values = [_value(each, shapes) for each in (left, *others)]
-            return all(_COMPARISONS[type(op)](a, b) for op, a, b in zip(ops, values, values[1:], strict=False))
-        case ast.BoolOp(op=ast.And(), values=parts):
-            return all(_value(part, shapes) for part in parts)
-        case ast.BoolOp(values=parts):
-            return any(_value(part, shapes) for part in parts)
-        case ast.UnaryOp(op=ast.Not(), operand=operand):
-            return not _value(operand, shapes)
-        case ast.UnaryOp(operand=operand):
-            return -_value(operand, shapes)
+            result = all(_COMPARISONS[type(op)](a, b) for op, a, b in zip(ops, values, values[1:], strict=False))
+        case ast.BoolOp(op=op, values=parts):
+            result = (all if isinstance(op, ast.And) else any)(_value(part, shapes) for part in parts)
+        case ast.UnaryOp(op=op, operand=operand):
+            result = not _value(operand, shapes) if isinstance(op, ast.Not) else -_value(operand, shapes)
         case ast.BinOp(left=left, op=op, right=right):
-            return _NUMBERS[type(op)](_value(left, shapes), _value(right, shapes))
+            result = _NUMBERS[type(op)](_value(left, shapes), _value(right, shapes))
         case ast.Subscript(value=ast.Subscript(slice=ast.Constant(value=place)), slice=ast.Constant(value=axis)):
-            return shapes[int(str(place))][int(str(axis))]
+            result = shapes[int(str(place))][int(str(axis))]
         case ast.Constant(value=number):
-            return number
-    raise AssertionError(node)  # __init__ lets nothing else through
+            result = int(str(number))
+        case _:  # __init__ lets nothing else through
+            raise AssertionError(node)
+    return result

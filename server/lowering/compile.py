@@ -15,7 +15,8 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -26,13 +27,12 @@ from server.errors import GraphNotLowerable
 from server.lowering.export import Exported, NotExportable, export
 from server.lowering.ports import describe
 from server.lowering.precision import AtPrecision
+from server.lowering.verify import Differs, verify, without_ones
 from server.lowering.walk import lower
 
 REFUSED: Final = 3
 
 _OPTIONS: Final[dict[str, Any]] = {
-    # Weights become constants, laid out as oneDNN wants them.
-    "freezing": True,
     # The number of threads is the server's to say, at each run.
     "cpp.dynamic_threads": True,
     "compile_threads": 1,
@@ -43,6 +43,8 @@ _OPTIONS: Final[dict[str, Any]] = {
     # After a failure it would write its cause to the working folder as Python code, and try again.
     "aot_inductor.repro_level": 0,
 }
+# The fastest first; the next where that gives wrong code. Frozen weights are laid out as oneDNN wants them.
+_VARIANTS: Final[tuple[dict[str, Any], ...]] = ({"freezing": True}, {"freezing": False})
 
 
 def compile_graph(onnx_file: Path, out: Path, device: str, precision: str) -> None:
@@ -52,25 +54,47 @@ def compile_graph(onnx_file: Path, out: Path, device: str, precision: str) -> No
         GraphNotLowerable: a part of the graph has no form in PyTorch.
         NotExportable: torch cannot make one graph of it, or the result needs what a shared object cannot hold.
     """
-    module = lower(onnx_file).requires_grad_(requires_grad=False).to(device)
+    lowered = lower(onnx_file).requires_grad_(requires_grad=False).to(device)
+    module = AtPrecision(lowered, precision, device)
     with torch.no_grad():
-        exported = export(AtPrecision(module, precision, device), module.inputs, device)
-        _to_shared_object(exported, out)
-    ports = describe(module.inputs, module.outputs, exported)
+        exported = export(module, lowered.inputs, device)
+        ports = describe(lowered.inputs, lowered.outputs, exported)
+
+        def check(library: Path, inputs: Sequence[torch.Tensor]) -> None:
+            verify(library, module, inputs, device, precision)
+
+        library = _compile_rightly(exported, out, check)
+        dims = [port["dims"] for port in ports["inputs"]]
+        ports["rules"] = without_ones(ports["rules"], partial(check, library), exported.inputs, dims)
+    library.rename(out / "model.so")
     (out / "ports.json").write_text(json.dumps(ports, indent=1))
 
 
-def _to_shared_object(exported: Exported, out: Path) -> None:
-    options = _OPTIONS | {"aot_inductor.output_path": str(out / "model.so")}
+def _compile_rightly(exported: Exported, out: Path, check: Callable[[Path, Sequence[torch.Tensor]], None]) -> Path:
+    reasons = []
+    for variant in _VARIANTS:
+        # Each has a name of its own: the loader takes what has one name for one library.
+        library = _to_shared_object(exported, out / f"model-{len(reasons)}.so", variant)
+        try:
+            check(library, exported.inputs)
+        except Differs as error:
+            reasons.append(str(error))
+        else:
+            return library
+    raise NotExportable(f"torch's compiler makes code that computes something else of it: {reasons[0]}")
+
+
+def _to_shared_object(exported: Exported, library: Path, variant: Mapping[str, Any]) -> Path:
+    options = _OPTIONS | variant | {"aot_inductor.output_path": str(library)}
     written = torch._inductor.aot_compile(exported.graph, exported.inputs, options=options)  # noqa: SLF001 - its place
-    if not isinstance(written, str) or not (out / "model.so").is_file():
+    if not isinstance(written, str) or not library.is_file():
         raise NotExportable(f"the compiler wrote {written} instead of one shared object")
-    for file in out.glob("*.json"):
+    for file in library.parent.glob("*.wrapper.json"):
         # What such a file lists the object asks Python's torch to run, which the server does not load.
-        nodes = json.loads(file.read_text() or "{}") if file.name.endswith("wrapper.json") else {}
-        if isinstance(nodes, dict) and nodes.get("nodes"):
-            names = sorted({str(node.get("node", {}).get("target")) for node in nodes["nodes"]})
+        if nodes := json.loads(file.read_text()).get("nodes"):
+            names = sorted({str(node.get("node", {}).get("target")) for node in nodes})
             raise NotExportable(f"the compiled form would need Python for {', '.join(names)}")
+    return library
 
 
 def _end_with_parent() -> None:

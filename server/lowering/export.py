@@ -73,7 +73,7 @@ def export(module: nn.Module, ports: Sequence[Port], device: str) -> Exported:
             for port in ports
         )
         try:
-            with symbolic.patch(backed_size_oblivious=oblivious):
+            with symbolic.patch(backed_size_oblivious=oblivious):  # type: ignore[attr-defined] # put there when torch loads
                 program = torch.export.export(module, inputs, dynamic_shapes=(dynamic,))
         except Exception as error:  # noqa: BLE001 - tracing runs any operator, each fails in its own way
             reasons.append(f"{type(error).__name__}: {error}".partition("\n\n")[0])

@@ -4,12 +4,14 @@ import re
 from collections.abc import Sequence
 from typing import Any, Final
 
+from server.backends.sizes import SizeRule
 from server.lowering.dtypes import TORCH_DTYPES
 from server.lowering.export import Exported, NotExportable
 from server.lowering.module import Port
-from server.backends.sizes import SizeRule
 
-# How torch writes the size of an input's axis in a guard.
+# What torch writes around the size of an input's axis, and whole numbers, where it once divided by it.
+_FLOAT: Final = re.compile(r"torch\.sym_float\((d\[\d+\]\[\d+\])\)|(\d+)\.0\b")
+# How it writes that size.
 _SIZE: Final = re.compile(r"L\[['\"]\w+['\"]\]\[(\d+)\]\.size\(\)\[(\d+)\]")
 
 
@@ -50,7 +52,7 @@ def _dtype(dtype: Any) -> str:
 
 
 def _rules(exported: Exported) -> list[str]:
-    rules = [_SIZE.sub(r"d[\1][\2]", guard) for guard in exported.guards]
+    rules = [_FLOAT.sub(r"\1\2", _SIZE.sub(r"d[\1][\2]", guard)) for guard in exported.guards]
     for index, shape in enumerate(exported.shapes):
         for axis, size in enumerate(shape):
             least, greatest = exported.ranges.get(str(size), (0, None))
@@ -64,5 +66,3 @@ def _rules(exported: Exported) -> list[str]:
         except ValueError as error:
             raise NotExportable(f"it would hold only for some inputs: {rule}") from error
     return sorted(set(rules))
-
-

@@ -43,6 +43,4 @@ class AtPrecision(nn.Module):
         with torch.autocast(self._device, self._lower):
             answer = self.module(*inputs)
         kept = zip(answer, self.module.outputs, strict=True)
-        return tuple(
-            value.to(TORCH_DTYPES[port.dtype]) if value.is_floating_point() else value for value, port in kept
-        )
+        return tuple(value.to(TORCH_DTYPES[port.dtype]) if value.is_floating_point() else value for value, port in kept)
