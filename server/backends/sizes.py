@@ -1,6 +1,7 @@
 """Rules over the sizes of arrays, as text: `d[0][1] >= 2` says that axis 1 of the first input has at least two.
 
-Whole numbers, `+ - * // %`, comparisons, `and`, `or`, `not`: nothing else, and nothing of Python's is ever run.
+Whole numbers, `+ - * // %`, `min`, `max`, comparisons, `and`, `or`, `not`: nothing else, and nothing of Python's is ever
+run.
 """
 
 import ast
@@ -45,6 +46,7 @@ class SizeRule:
 
 
 def _require_known(node: ast.AST, text: str) -> None:
+    inner: Sequence[ast.AST]
     match node:
         case ast.Compare(left=left, ops=ops, comparators=others) if all(type(op) in _COMPARISONS for op in ops):
             inner = [left, *others]
@@ -54,6 +56,8 @@ def _require_known(node: ast.AST, text: str) -> None:
             inner = [operand]
         case ast.BinOp(left=left, op=op, right=right) if type(op) in _NUMBERS:
             inner = [left, right]
+        case ast.Call(func=ast.Name(id="min" | "max"), args=inner, keywords=[]) if len(inner) > 1:
+            pass
         case ast.Constant(value=int(number)) if not isinstance(number, bool):
             inner = []
         case ast.Subscript(
@@ -80,6 +84,9 @@ def _value(node: ast.AST, shapes: Shapes) -> int:
             result = not _value(operand, shapes) if isinstance(op, ast.Not) else -_value(operand, shapes)
         case ast.BinOp(left=left, op=op, right=right):
             result = _NUMBERS[type(op)](_value(left, shapes), _value(right, shapes))
+        case ast.Call(func=func, args=parts):
+            pick = min if isinstance(func, ast.Name) and func.id == "min" else max
+            result = pick(_value(part, shapes) for part in parts)
         case ast.Subscript(value=ast.Subscript(slice=ast.Constant(value=place)), slice=ast.Constant(value=axis)):
             result = shapes[int(str(place))][int(str(axis))]
         case ast.Constant(value=number):

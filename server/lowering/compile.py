@@ -108,6 +108,12 @@ def _end_with_parent() -> None:
     threading.Thread(target=watch, name="parent", daemon=True).start()
 
 
+def _comes_from(error: BaseException | None, kind: type[BaseException]) -> bool:
+    while error is not None and not isinstance(error, kind):
+        error = error.__cause__ or error.__context__
+    return error is not None
+
+
 def _arguments(argv: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="server.lowering.compile", description="Compile one ONNX file.")
     parser.add_argument("onnx", type=Path)
@@ -130,7 +136,9 @@ def main(argv: Sequence[str]) -> int:
         compile_graph(options.onnx, options.out, options.device, options.precision)
     except (GraphNotLowerable, NotExportable) as error:
         reason = str(error)
-    except InvalidCxxCompiler:
+    except Exception as error:  # torch wraps what happens in its compiler, each layer in another class
+        if not _comes_from(error, InvalidCxxCompiler):
+            raise
         reason = "torch finds no C++ compiler that works: install g++ 9 or later, or name one in CXX"
     else:
         return 0

@@ -10,7 +10,7 @@ from server.lowering.export import Exported, NotExportable
 from server.lowering.module import Port
 
 # What torch writes around the size of an input's axis, and whole numbers, where it once divided by it.
-_FLOAT: Final = re.compile(r"torch\.sym_float\((d\[\d+\]\[\d+\])\)|(\d+)\.0\b")
+_FLOAT: Final = re.compile(r"torch\.sym_float\((d\[\d+\]\[\d+\])\)|(\d+)\.0\b|torch\.sym_(min|max)\b")
 # How it writes that size.
 _SIZE: Final = re.compile(r"L\[['\"]\w+['\"]\]\[(\d+)\]\.size\(\)\[(\d+)\]")
 
@@ -52,7 +52,7 @@ def _dtype(dtype: Any) -> str:
 
 
 def _rules(exported: Exported) -> list[str]:
-    rules = [_FLOAT.sub(r"\1\2", _SIZE.sub(r"d[\1][\2]", guard)) for guard in exported.guards]
+    rules = [_FLOAT.sub(r"\1\2\3", _SIZE.sub(r"d[\1][\2]", guard)) for guard in exported.guards]
     for index, shape in enumerate(exported.shapes):
         for axis, size in enumerate(shape):
             least, greatest = exported.ranges.get(str(size), (0, None))

@@ -11,16 +11,19 @@ from onnx import helper
 from server.arrays import Array
 from server.backends.interface import GraphSpec, TensorPort
 from server.wire.dtypes import of_dtype
-from tests.server.lowering.graphs import model, numbers
+from tests.server.lowering.graphs import model, numbers, whole
 
 _BFLOAT16 = ("bfloat16[n,2] b, ", "bfloat16[n,2] b2, ", "b2 = Mul(b, b)")
 
-# A perceptron, an attention, whole numbers, both short floats, a truth value, numbers of rank 0 in and out.
-_WORKBENCH = """g (float[n,3] x, int64[n] i, float[n,t,8] q, float16[n,2] h, bfloat16[n,2] b, float s)
-    => (float[n,4] y, int64[n] j, float[n,t,8] a, float16[n,2] h2, bfloat16[n,2] b2, float total, bool[n] positive) {
+# A perceptron, an attention, whole numbers, both short floats, a truth value, numbers of rank 0, and an input
+# whose size must be a multiple of four.
+_WORKBENCH = """g (float[n,3] x, int64[n] i, float[n,t,8] q, float16[n,2] h, bfloat16[n,2] b, float s, float[k] z)
+    => (float[n,4] y, int64[n] j, float[n,t,8] a, float16[n,2] h2, bfloat16[n,2] b2, float total, bool[n] positive,
+        float[g,4] rows) {
     m = MatMul(x, w) c = Add(m, bias) y = Relu(c) j = Add(i, i) positive = Greater(i, zero)
     k = Transpose<perm=[0,2,1]>(q) e = MatMul(q, k) p = Softmax<axis=-1>(e) a = MatMul(p, q)
-    h2 = Add(h, h) b2 = Mul(b, b) d = ReduceSum<keepdims=0>(y) total = Mul(d, s) }"""
+    h2 = Add(h, h) b2 = Mul(b, b) d = ReduceSum<keepdims=0>(y) total = Mul(d, s)
+    rows = Reshape(z, four) }"""
 
 
 def workbench(*, bfloat16: bool = True) -> onnx.ModelProto:
@@ -29,7 +32,7 @@ def workbench(*, bfloat16: bool = True) -> onnx.ModelProto:
     if not bfloat16:
         for part in _BFLOAT16:
             text = text.replace(part, "")
-    return model(text, w=numbers(3, 4), bias=numbers(4, seed=1), zero=np.array(0, np.int64))
+    return model(text, w=numbers(3, 4), bias=numbers(4, seed=1), zero=np.array(0, np.int64), four=whole([-1, 4]))
 
 
 def workbench_feeds(batch: int, length: int, seed: int = 0) -> dict[str, Array]:
@@ -42,6 +45,7 @@ def workbench_feeds(batch: int, length: int, seed: int = 0) -> dict[str, Array]:
         "h": numbers(batch, 2, seed=seed + 2).astype(np.float16),
         "b": numbers(batch, 2, seed=seed + 3).astype(ml_dtypes.bfloat16),
         "s": np.array(random.standard_normal(), np.float32),
+        "z": numbers(4 * batch, seed=seed + 4),
     }
 
 
