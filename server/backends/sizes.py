@@ -1,7 +1,7 @@
 """Rules over the sizes of arrays, as text: `d[0][1] >= 2` says that axis 1 of the first input has at least two.
 
-Whole numbers, `+ - * // %`, `min`, `max`, comparisons, `and`, `or`, `not`: nothing else, and nothing of Python's is ever
-run.
+Whole numbers, `+ - * // %`, `min`, `max`, comparisons, `and`, `or`, `not`: nothing else, and nothing
+of Python's is ever run.
 """
 
 import ast

@@ -64,8 +64,7 @@ def compile_graph(onnx_file: Path, out: Path, device: str, precision: str) -> No
             verify(library, module, inputs, device, precision)
 
         library = _compile_rightly(exported, out, check)
-        dims = [port["dims"] for port in ports["inputs"]]
-        ports["rules"] = without_ones(ports["rules"], partial(check, library), exported.inputs, dims)
+        ports["rules"] = without_ones(ports["rules"], partial(check, library), exported.inputs, exported.shapes)
     library.rename(out / "model.so")
     (out / "ports.json").write_text(json.dumps(ports, indent=1))
 

@@ -6,7 +6,7 @@ while another way to compile is still at hand.
 """
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -21,8 +21,7 @@ from server.backends.aot_abi import AbiError, CompiledModel, Torch
 _TOLERANCE: Final = {"fp32": 1e-3, "bf16": 0.1, "fp16": 0.1}
 _FLOOR: Final = 1e-3
 
-_FORBIDS: Final = re.compile(r"d\[\d+\]\[\d+\] (!= 1|> 1|>= 2)")
-_FORBIDS_FIRST: Final = re.compile(r"d\[\d+\]\[0\] (!= 1|> 1|>= 2)")
+_FORBIDS_ONE: Final = re.compile(r"d\[(\d+)\]\[(\d+)\] (?:!= 1|> 1|>= 2)")
 
 Module = Callable[..., Any]
 
@@ -60,33 +59,43 @@ def verify(library: Path, module: Module, inputs: Sequence[torch.Tensor], device
 
 def without_ones(
     rules: Sequence[str], check: Callable[[Sequence[torch.Tensor]], None], inputs: Sequence[torch.Tensor],
-    dims: Sequence[Sequence[int | None]],
+    shapes: Sequence[Sequence[int | str]],
 ) -> list[str]:  # fmt: skip
-    """The rules that remain when those that forbid the size one are tried out.
+    """The rules that remain when those that forbid the size one are tried out, each alone and with those before it.
 
     Torch assumes that no open axis has that size, or that nobody minds; mostly its code is right for it.
 
     Args:
         rules: As `server.lowering.ports` writes them.
-        check: Raises `Differs` if the compiled code is not right for inputs of such sizes.
+        check: Raises if the compiled code is not right for inputs of such sizes.
         inputs: The inputs that it was traced with.
-        dims: For each input its axes: a size, or None if it is open.
+        shapes: Of each input: a size, or what stands for it, for each axis.
     """
-    left = list(rules)
-    # The first axes alone, which are batches, and all.
-    for ones, forbids in ((lambda axis: axis == 0, _FORBIDS_FIRST), (lambda _: True, _FORBIDS)):
-        if not any(forbids.fullmatch(rule) for rule in left):
-            continue
-        smaller = [
-            tensor[tuple(slice(0, 1 if size is None and ones(axis) else None) for axis, size in enumerate(sizes))]
-            for tensor, sizes in zip(inputs, dims, strict=True)
-        ]
-        try:
-            check(smaller)
-        except Exception:  # noqa: BLE001, S112 - the module itself may not take such sizes: then the rule is right
-            continue
-        left = [rule for rule in left if not forbids.fullmatch(rule)]
-    return left
+    forbidden = {rule: found for rule in rules if (found := _FORBIDS_ONE.fullmatch(rule))}
+    symbols = {rule: str(shapes[int(found[1])][int(found[2])]) for rule, found in forbidden.items()}
+    allowed: list[str] = []
+    for symbol in dict.fromkeys(symbols.values()):
+        trials = [{symbol}, {symbol, *allowed}] if allowed else [{symbol}]
+        if all(_is_right(check, _shrunk(inputs, shapes, trial)) for trial in trials):
+            allowed.append(symbol)
+    return [rule for rule in rules if symbols.get(rule) not in allowed]
+
+
+def _shrunk(
+    inputs: Sequence[torch.Tensor], shapes: Sequence[Sequence[int | str]], symbols: Collection[str]
+) -> list[torch.Tensor]:
+    return [
+        tensor[tuple(slice(0, 1 if size in symbols else None) for size in sizes)]
+        for tensor, sizes in zip(inputs, shapes, strict=True)
+    ]
+
+
+def _is_right(check: Callable[[Sequence[torch.Tensor]], None], inputs: Sequence[torch.Tensor]) -> bool:
+    try:
+        check(inputs)
+    except Exception:  # noqa: BLE001 - the module itself may not take such sizes: then the rule is right
+        return False
+    return True
 
 
 def _random(tensor: torch.Tensor, seed: int) -> torch.Tensor:

@@ -106,9 +106,9 @@ def test_wrong_code_is_found(wrong: np.ndarray[tuple[int, ...], np.dtype[np.floa
 
 
 def test_sizes_of_one_are_allowed_where_they_were_seen_to_work() -> None:
-    """First for batches, then for all axes; rules about anything else stay."""
+    """Each alone and all together; rules about anything else stay."""
     rules = ["d[0][0] != 1", "d[0][0] % 4 == 0", "d[0][1] > 1", "d[1][0] >= 2"]
-    inputs, dims = [torch.ones(5, 6, 3), torch.ones(7)], [[None, None, 3], [None]]
+    inputs, shapes = [torch.ones(5, 6, 3), torch.ones(5)], [["n", "t", 3], ["n"]]
     seen: list[list[tuple[int, ...]]] = []
 
     def all_right(smaller: Sequence[torch.Tensor]) -> None:
@@ -118,10 +118,15 @@ def test_sizes_of_one_are_allowed_where_they_were_seen_to_work() -> None:
         if smaller[0].shape[1] == 1:
             raise Differs("wrong")
 
+    def not_together(smaller: Sequence[torch.Tensor]) -> None:
+        if tuple(smaller[0].shape) == (1, 1, 3):
+            raise Differs("wrong")
+
     def nothing_right(_: Sequence[torch.Tensor]) -> None:
         raise RuntimeError("the module does not take this")
 
-    assert without_ones(rules, all_right, inputs, dims) == ["d[0][0] % 4 == 0"]
-    assert seen == [[(1, 6, 3), (1,)], [(1, 1, 3), (1,)]]
-    assert without_ones(rules, batches_right, inputs, dims) == ["d[0][0] % 4 == 0", "d[0][1] > 1"]
-    assert without_ones(rules, nothing_right, inputs, dims) == rules
+    assert without_ones(rules, all_right, inputs, shapes) == ["d[0][0] % 4 == 0"]
+    assert seen == [[(1, 6, 3), (1,)], [(5, 1, 3), (5,)], [(1, 1, 3), (1,)]]
+    assert without_ones(rules, batches_right, inputs, shapes) == ["d[0][0] % 4 == 0", "d[0][1] > 1"]
+    assert without_ones(rules, not_together, inputs, shapes) == ["d[0][0] % 4 == 0", "d[0][1] > 1"]
+    assert without_ones(rules, nothing_right, inputs, shapes) == rules
