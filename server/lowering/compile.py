@@ -70,7 +70,7 @@ def compile_graph(onnx_file: Path, out: Path, device: str, precision: str) -> No
 
 
 def _compile_rightly(exported: Exported, out: Path, check: Callable[[Path, Sequence[torch.Tensor]], None]) -> Path:
-    reasons = []
+    reasons: list[str] = []
     for variant in _VARIANTS:
         # Each has a name of its own: the loader takes what has one name for one library.
         library = _to_shared_object(exported, out / f"model-{len(reasons)}.so", variant)
@@ -84,7 +84,7 @@ def _compile_rightly(exported: Exported, out: Path, check: Callable[[Path, Seque
 
 
 def _to_shared_object(exported: Exported, library: Path, variant: Mapping[str, Any]) -> Path:
-    options = _OPTIONS | variant | {"aot_inductor.output_path": str(library)}
+    options = {**_OPTIONS, **variant, "aot_inductor.output_path": str(library)}
     written = torch._inductor.aot_compile(exported.graph, exported.inputs, options=options)  # noqa: SLF001 - its place
     if not isinstance(written, str) or not library.is_file():
         raise NotExportable(f"the compiler wrote {written} instead of one shared object")

@@ -1,6 +1,6 @@
 """Graphs to compile, and their specs: small ones, since each takes the compiler some ten seconds."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable
 from pathlib import Path
 
 import ml_dtypes
@@ -61,10 +61,9 @@ def spec(proto: onnx.ModelProto, path: Path) -> GraphSpec:
     return GraphSpec(path, ports(proto.graph.input), ports(proto.graph.output))
 
 
-def ports(values: Mapping[int, onnx.ValueInfoProto] | object) -> tuple[TensorPort, ...]:
+def ports(values: Iterable[onnx.ValueInfoProto]) -> tuple[TensorPort, ...]:
     """The ports of a graph as a manifest lists them."""
-    listed: list[onnx.ValueInfoProto] = list(values)  # type: ignore[call-overload] # protobuf's own kind of list
-    return tuple(TensorPort(one.name, _number(one.type.tensor_type.elem_type)) for one in listed)
+    return tuple(TensorPort(one.name, _number(one.type.tensor_type.elem_type)) for one in values)
 
 
 def _number(kind: int) -> int:

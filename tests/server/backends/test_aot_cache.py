@@ -12,7 +12,7 @@ from server.backends.aot_cache import ArtefactCache, Recipe, graph_digest, proce
 from server.errors import GraphNotLoadable
 
 _RECIPE = Recipe("ab" * 32, "cpu", "fp32", "2.14.1", "me")
-_PORTS = {"inputs": [], "outputs": [], "rules": []}
+_PORTS: dict[str, list[str]] = {"inputs": [], "outputs": [], "rules": []}
 
 
 def put(cache: ArtefactCache, recipe: Recipe = _RECIPE, content: bytes = b"code") -> Path:

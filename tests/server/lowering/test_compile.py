@@ -108,7 +108,8 @@ def test_wrong_code_is_found(wrong: np.ndarray[tuple[int, ...], np.dtype[np.floa
 def test_sizes_of_one_are_allowed_where_they_were_seen_to_work() -> None:
     """Each alone and all together; rules about anything else stay."""
     rules = ["d[0][0] != 1", "d[0][0] % 4 == 0", "d[0][1] > 1", "d[1][0] >= 2"]
-    inputs, shapes = [torch.ones(5, 6, 3), torch.ones(5)], [["n", "t", 3], ["n"]]
+    inputs = [torch.ones(5, 6, 3), torch.ones(5)]
+    shapes: list[list[int | str]] = [["n", "t", 3], ["n"]]
     seen: list[list[tuple[int, ...]]] = []
 
     def all_right(smaller: Sequence[torch.Tensor]) -> None:
