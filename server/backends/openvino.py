@@ -1,80 +1,92 @@
-"""OpenVINO's own runtime as a backend: the only module that imports openvino, and the one place for its errors.
+"""OpenVINO's CPU runtime as a backend: the only module that imports openvino, and where its errors are mapped.
 
-It reads the ONNX file as it is. Two things that it does not do are done here: it takes any dtype for any input, so
-dtypes are compared; and it answers for indices that are out of range as if nothing were wrong, so each lookup whose
-indices depend on a request tells their smallest and largest too, which are checked before its answer counts.
+It reads the ONNX file as it is, takes tensors without strings, and computes in float32 or, where the processor has
+instructions for it, in bfloat16. What it would silently compute otherwise than TensorFlow is refused at loading, or
+checked before each run: see `openvino_integers`.
 """
 
+import os
+import queue
 import re
+import sys
 import threading
-from collections import deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from typing import Final
 
+import ml_dtypes
 import numpy as np
-import openvino as ov
-from openvino import opset13 as ops
 
 from protos.tensorflow import tensor_pb2
 from server.arrays import Array
-from server.backends.cores import physical_cores
 from server.backends.interface import GraphSpec, Precision, TensorPort
+from server.backends.openvino_integers import Limits, faithful
 from server.errors import GraphNotLoadable, InvalidRequest, OutOfMemory, RunFailed, SegueError
 
-_TYPES: Mapping[int, tuple[ov.Type, type[np.generic]]] = {
-    tensor_pb2.DT_FLOAT: (ov.Type.f32, np.float32),
-    tensor_pb2.DT_DOUBLE: (ov.Type.f64, np.float64),
-    tensor_pb2.DT_HALF: (ov.Type.f16, np.float16),
-    tensor_pb2.DT_INT8: (ov.Type.i8, np.int8),
-    tensor_pb2.DT_INT16: (ov.Type.i16, np.int16),
-    tensor_pb2.DT_INT32: (ov.Type.i32, np.int32),
-    tensor_pb2.DT_INT64: (ov.Type.i64, np.int64),
-    tensor_pb2.DT_UINT8: (ov.Type.u8, np.uint8),
-    tensor_pb2.DT_UINT16: (ov.Type.u16, np.uint16),
-    tensor_pb2.DT_UINT32: (ov.Type.u32, np.uint32),
-    tensor_pb2.DT_UINT64: (ov.Type.u64, np.uint64),
-    tensor_pb2.DT_BOOL: (ov.Type.boolean, np.bool_),
+# Importing openvino imports its model converter, and that a library which reports its use and leaves files in the
+# user's home. Neither is needed to read ONNX: they are kept from being imported, which openvino is prepared for.
+for _unwanted in ("openvino_telemetry", "openvino.tools.ovc"):
+    sys.modules.setdefault(_unwanted, None)  # type: ignore[arg-type] # None is how Python marks what must not load
+
+import openvino as ov  # noqa: E402 - only now
+
+# OpenVINO's spelling of a port's type, by tensorflow.DataType.
+_TYPE_NAMES: Mapping[int, str] = {
+    tensor_pb2.DT_FLOAT: "f32",
+    tensor_pb2.DT_DOUBLE: "f64",
+    tensor_pb2.DT_HALF: "f16",
+    tensor_pb2.DT_BFLOAT16: "bf16",
+    tensor_pb2.DT_INT8: "i8",
+    tensor_pb2.DT_INT16: "i16",
+    tensor_pb2.DT_INT32: "i32",
+    tensor_pb2.DT_INT64: "i64",
+    tensor_pb2.DT_UINT8: "u8",
+    tensor_pb2.DT_UINT16: "u16",
+    tensor_pb2.DT_UINT32: "u32",
+    tensor_pb2.DT_UINT64: "u64",
+    tensor_pb2.DT_BOOL: "boolean",
 }
-"""OpenVINO's and numpy's types by tensorflow.DataType; strings and bfloat16 have none that both understand."""
 
 _HINTS: Mapping[Precision, str] = {Precision.FP32: "f32", Precision.BF16: "bf16", Precision.FP16: "f16"}
+_CAPABILITIES: Mapping[Precision, str] = {Precision.FP32: "FP32", Precision.BF16: "BF16", Precision.FP16: "FP16"}
 
-_LOOKUP = "Gather"
-# They look up, or write, where their indices say, and there is no cheap way to tell whether all of those are there.
-_UNCHECKED = frozenset(
-    {
-        *("GatherND", "GatherElements", "ScatterUpdate", "ScatterElementsUpdate", "ScatterNDUpdate"),
-        *("EmbeddingBagOffsetsSum", "EmbeddingBagPackedSum", "EmbeddingSegmentsSum"),
-    }
-)
-# What comes out of them is in range whatever goes in, or does not depend on what a request holds.
-_SAFE = frozenset({"ShapeOf", "TopK", "NonZero", "NonMaxSuppression", "Constant"})
+# Runs of one graph that hold tensors at a time; further ones wait. One computes, on all threads, while others copy.
+REQUESTS: Final = 4
 
-_MOST_REQUESTS = 4
-_MOST_BYTES = 1 << 24
-"""Requests kept between runs, and inputs of one that is kept: it holds on to them, and to buffers of its own, until its
-next run. More requests are made while more threads run, and dropped after."""
+# Everything that reading, compiling and running can raise: pybind11's translations of C++ exceptions.
+OPENVINO_EXCEPTIONS: Final[tuple[type[Exception], ...]] = (RuntimeError, ValueError, TypeError, MemoryError)
+
+# Where in its own source files OpenVINO failed, and by which condition: of no use to anyone here.
+_PLACES: Final = re.compile(r"(Exception from|Check '.*?' failed at) \S+:\d+:?|\(?\S+\.[ch]pp:\d+\)?:?")
+_ALLOCATION_WORDS: Final = ("failed to allocate", "bad_alloc", "out of memory", "could not create a memory")
+# Shape inference comes before anything is computed, and names itself or the shapes.
+_SHAPE_WORDS: Final = ("shape", "dimension", "broadcast")
 
 
-@dataclass(frozen=True, slots=True)
-class _Lookup:
-    """Where the outputs that tell of one lookup's indices are: the smallest, the largest, and the rows there are."""
+def map_run_error(error: Exception) -> SegueError:
+    """The one table from OpenVINO's exceptions at a run to ours; it has one class for all, so its words must tell."""
+    text, words = _one_line(error), str(error).lower()
+    if isinstance(error, MemoryError) or any(word in words for word in _ALLOCATION_WORDS):
+        return OutOfMemory(f"OpenVINO could not allocate memory for this request: {text}")
+    if any(word in words for word in _SHAPE_WORDS):
+        return InvalidRequest(f"the model cannot compute this input: {text}")
+    return RunFailed(f"OpenVINO failed: {text}")
 
-    name: str
-    smallest: int
-    largest: int
-    rows: int
+
+def _one_line(error: Exception) -> str:
+    return " ".join(_PLACES.sub("", str(error)).split())
 
 
 class OpenVinoGraph:
-    """One compiled model."""
+    """One compiled model and the requests that run it, at most REQUESTS."""
 
-    def __init__(self, compiled: ov.CompiledModel, graph: GraphSpec, lookups: Sequence[_Lookup]) -> None:
+    def __init__(self, compiled: ov.CompiledModel, graph: GraphSpec, limits: Limits) -> None:
         self._compiled: ov.CompiledModel | None = compiled
-        self._dtypes = {port.name: np.dtype(_TYPES[port.dtype][1]) for port in graph.inputs}
-        self._places = {name: i for i, port in enumerate(compiled.outputs) for name in port.get_names()}
-        self._lookups = tuple(lookups)
-        self._requests: deque[ov.InferRequest] = deque(maxlen=_MOST_REQUESTS)
+        self._limits = limits
+        self._inputs = {port.name: _port(compiled.inputs, port.name) for port in graph.inputs}
+        self._outputs = {port.name: _port(compiled.outputs, port.name) for port in graph.outputs}
+        self._idle: queue.SimpleQueue[ov.InferRequest] = queue.SimpleQueue()
+        self._made = 0
+        self._lock = threading.Lock()
 
     def run(self, inputs: Mapping[str, Array], outputs: Sequence[str]) -> list[Array]:
         """Answer for one batch; see LoadedGraph.run."""
@@ -82,178 +94,155 @@ class OpenVinoGraph:
         if compiled is None:
             msg = "the graph is closed"
             raise RunFailed(msg)
-        feeds = {name: self._checked(name, array) for name, array in inputs.items()}
+        for name, port in self._inputs.items():
+            _check_shape(name, port, inputs[name].shape)
+        self._limits.check(inputs)
+        request = None
         try:
-            try:
-                request = self._requests.pop()
-            except IndexError:
-                request = compiled.create_infer_request()
-            request.infer(feeds, share_inputs=True)
-            # Copied, since the next run of this request writes over them.
-            answers = [np.array(request.get_output_tensor(self._places[name]).data) for name in outputs]
-            self._check_lookups(request)
-        except (RuntimeError, TypeError, MemoryError) as error:
-            raise _run_error(error) from error
-        if sum(array.nbytes for array in feeds.values()) <= _MOST_BYTES:
-            self._requests.append(request)
-        return answers
+            request = self._take(compiled)
+            for name, port in self._inputs.items():
+                request.set_tensor(port, _to_tensor(inputs[name]))
+            request.infer(share_outputs=True)
+            return [_to_array(request.get_tensor(self._outputs[name])) for name in outputs]
+        except OPENVINO_EXCEPTIONS as error:
+            raise map_run_error(error) from error
+        finally:
+            if request is not None:
+                self._idle.put(request)
 
     def close(self) -> None:
-        """Drop the model; see LoadedGraph.close."""
-        self._requests.clear()
+        """Drop the requests and the compiled model; see LoadedGraph.close."""
         self._compiled = None
+        self._inputs, self._outputs = {}, {}
+        self._idle = queue.SimpleQueue()
 
-    def _checked(self, name: str, array: Array) -> Array:
-        if array.dtype != self._dtypes[name]:
-            raise InvalidRequest(f"input {name!r} is {array.dtype}, not {self._dtypes[name]}")
-        return np.ascontiguousarray(array) if array.ndim else array
-
-    def _check_lookups(self, request: ov.InferRequest) -> None:
-        for lookup in self._lookups:
-            smallest, largest, rows = (
-                int(request.get_output_tensor(place).data.flat[0])
-                for place in (lookup.smallest, lookup.largest, lookup.rows)
-            )
-            if largest >= rows or smallest < -rows:
-                wrong = largest if largest >= rows else smallest
-                raise InvalidRequest(
-                    f"the model cannot compute this input: index {wrong} is not in [0, {rows}) ({lookup.name})"
-                )
+    def _take(self, compiled: ov.CompiledModel) -> ov.InferRequest:
+        try:
+            return self._idle.get_nowait()
+        except queue.Empty:
+            pass
+        with self._lock:
+            make = self._made < REQUESTS
+            self._made += make
+        if not make:
+            return self._idle.get()
+        try:
+            return compiled.create_infer_request()
+        except OPENVINO_EXCEPTIONS:
+            with self._lock:
+                self._made -= 1
+            raise
 
 
 class OpenVinoBackend:
-    """OpenVINO on the CPU."""
+    """OpenVINO on the processor."""
 
     def __init__(self, *, precision: Precision = Precision.FP32, threads: int = 0) -> None:
         """Make a backend.
 
         Args:
-            precision: What it computes in where the graph says float32.
-            threads: Of a run; 0 is one per physical core that this process may use.
+            precision: What is computed in; inputs and outputs keep their types.
+            threads: Threads within one operator, at least 2; 0 means one per core that this process may use.
         """
         self.precision = precision
-        self._threads = threads or physical_cores()
+        self._threads = threads
 
     @property
     def name(self) -> str:
         """The metric label."""
-        return "openvino-cpu" if self.precision is Precision.FP32 else f"openvino-cpu-{self.precision}"
+        return "openvino-cpu" + ("" if self.precision is Precision.FP32 else f"-{self.precision.value}")
 
     def prepare(self, graph: GraphSpec, stop: threading.Event) -> None:
-        """Nothing needs to be made: compiling takes a moment; see Backend.prepare."""
+        """Nothing needs to be made: the graph is compiled in a moment; see Backend.prepare."""
 
     def load(self, graph: GraphSpec) -> OpenVinoGraph:
-        """Read and compile the file, and check that its ports are the package's; see Backend.load."""
+        """Read and compile the graph, and check that it is the package's and computed faithfully; see Backend.load.
+
+        A new batch size costs no compilation here: kernels for a shape are made as it comes, and kept.
+        """
+        strings = [port.name for port in (*graph.inputs, *graph.outputs) if port.dtype == tensor_pb2.DT_STRING]
+        if strings:
+            msg = f"OpenVINO is given no strings, which {', '.join(strings)} of {graph.path.name} hold"
+            raise GraphNotLoadable(msg)
+        threads = self._usable_threads()
+        if threads < 2:
+            # Seen on 2026.4.1: inputs that contradict one another are then computed with, out of bounds.
+            msg = "OpenVINO loses its own errors when it computes with one thread: give it two cores"
+            raise GraphNotLoadable(msg)
         try:
             core = ov.Core()
+            if _CAPABILITIES[self.precision] not in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
+                msg = f"this processor has no instructions for {self.precision.value}"
+                raise GraphNotLoadable(msg)
             model = core.read_model(graph.path)
+            limits = faithful(model.get_ordered_ops(), _constant)
+            compiled = core.compile_model(model, "CPU", self._properties(threads))
+            # The types of the file: those of the compiled model are the plug-in's choice.
             _check_ports("input", graph.inputs, model.inputs)
             _check_ports("output", graph.outputs, model.outputs)
-            lookups = _tell_lookups(model)
-            settings = {
-                "PERFORMANCE_HINT": "LATENCY",
-                "INFERENCE_NUM_THREADS": self._threads,
-                "INFERENCE_PRECISION_HINT": _HINTS[self.precision],
-                "ENABLE_CPU_PINNING": False,  # other models' threads would lie on the same cores
-            }
-            if self.precision is Precision.FP32:
-                settings["EXECUTION_MODE_HINT"] = "ACCURACY"
-            compiled = core.compile_model(model, "CPU", settings)
-        except (RuntimeError, TypeError) as error:
-            msg = f"OpenVINO {ov.__version__.partition('-')[0]} does not load {graph.path.name}: {_one_line(error)}"
+            return OpenVinoGraph(compiled, graph, limits)
+        except OPENVINO_EXCEPTIONS as error:
+            msg = f"OpenVINO {_VERSION} does not load {graph.path.name}: {_one_line(error)}"
             raise GraphNotLoadable(msg) from error
-        return OpenVinoGraph(compiled, graph, lookups)
+
+    def _usable_threads(self) -> int:
+        cores = len(os.sched_getaffinity(0))
+        return min(self._threads or cores, cores)
+
+    def _properties(self, threads: int) -> dict[str, str | int | bool]:
+        """What is computed in, and with how many threads; nothing is cached and nothing quantized."""
+        return {
+            "INFERENCE_PRECISION_HINT": _HINTS[self.precision],
+            "EXECUTION_MODE_HINT": "ACCURACY" if self.precision is Precision.FP32 else "PERFORMANCE",
+            "DYNAMIC_QUANTIZATION_GROUP_SIZE": 0,
+            "NUM_STREAMS": 1,
+            "INFERENCE_NUM_THREADS": threads,
+            # Each model has its own pool, and pinned pools would all be pinned to the same cores.
+            "ENABLE_CPU_PINNING": False,
+        }
 
 
-def _check_ports(side: str, expected: Iterable[TensorPort], actual: Iterable[ov.Output]) -> None:
-    found = {name: port.get_element_type() for port in actual for name in port.get_names()}
+_VERSION: Final[str] = ov.__version__.partition("-")[0]
+
+
+def _constant(node: ov.Node) -> Array:
+    return np.asarray(node.data)
+
+
+def _port(ports: Sequence[ov.ConstOutput], name: str) -> ov.ConstOutput:
+    return next(port for port in ports if name in port.get_names())
+
+
+def _check_ports(side: str, expected: tuple[TensorPort, ...], actual: Sequence[ov.Output]) -> None:
+    types = {name: port.get_element_type().get_type_name() for port in actual for name in port.get_names()}
     for port in expected:
-        if port.dtype not in _TYPES:
-            kind = tensor_pb2.DataType.Name(port.dtype)
-            raise GraphNotLoadable(f"{side} {port.name!r} is {kind}, which OpenVINO's interface has no form for")
-        if found.get(port.name) != _TYPES[port.dtype][0]:
-            there = found.get(port.name, "not there")
-            raise GraphNotLoadable(
-                f"the ONNX file's {side} {port.name!r} should be {_TYPES[port.dtype][0]} but is {there}"
-            )
+        wanted = _TYPE_NAMES.get(port.dtype, f"tensorflow.DataType {port.dtype}")
+        if types.get(port.name) != wanted:
+            found = types.get(port.name, "not there")
+            msg = f"the ONNX file's {side} {port.name!r} should be {wanted} but is {found}"
+            raise GraphNotLoadable(msg)
+    names = {port.name for port in expected}
+    missing = [port.get_any_name() for port in actual if not names & set(port.get_names())] if side == "input" else []
+    if missing:
+        msg = f"the ONNX file wants inputs that the manifest does not bind: {', '.join(sorted(missing))}"
+        raise GraphNotLoadable(msg)
 
 
-def _tell_lookups(model: ov.Model) -> list[_Lookup]:
-    """Have a model tell of each lookup whose indices depend on a request.
-
-    Raises:
-        GraphNotLoadable: Indices depend on a request in a way that cannot be checked.
-    """
-    found = []
-    for node in list(model.get_ordered_ops()):
-        kind = node.get_type_name()
-        if kind not in {_LOOKUP, *_UNCHECKED} or not _depends_on_request(node.input_value(1)):
-            continue
-        if kind in _UNCHECKED:
-            name = node.get_friendly_name()
-            raise GraphNotLoadable(f"{name} ({kind}) takes indices from the request, which OpenVINO does not check")
-        found.append(_tell(model, node))
-    return found
+def _check_shape(name: str, port: ov.ConstOutput, shape: tuple[int, ...]) -> None:
+    if not port.get_partial_shape().compatible(ov.PartialShape(list(shape))):
+        msg = f"the model cannot compute this input: {name!r} has shape {list(shape)}, not {port.get_partial_shape()}"
+        raise InvalidRequest(msg)
 
 
-def _tell(model: ov.Model, node: ov.Node) -> _Lookup:
-    indices, data = node.input_value(1), node.input_value(0)
-    flat = ops.convert(ops.reshape(indices, np.array([-1], np.int64), special_zero=False), "i64")
-    axis = np.array([0], np.int64)
-    rows = ops.gather(ops.shape_of(data, "i64"), node.input_value(2), np.int64(0))
-    told = model.add_outputs(
-        [
-            ops.reduce_min(_beside(flat, 0), axis).output(0),
-            ops.reduce_max(_beside(flat, -1), axis).output(0),
-            ops.convert(rows, "i64").output(0),
-        ]
-    )
-    return _Lookup(node.get_friendly_name(), *(_position(model, port) for port in told))
+def _to_tensor(array: Array) -> ov.Tensor:
+    """The array's own memory where OpenVINO can take it, else a copy: it refuses views and what is read-only."""
+    whole = np.require(array, requirements=["C", "W", "A"])
+    if array.dtype == ml_dtypes.bfloat16:
+        return ov.Tensor(whole.view(np.uint16), ov.Shape(list(array.shape)), ov.Type.bf16)
+    return ov.Tensor(whole, shared_memory=True)
 
 
-def _beside(indices: ov.Node, harmless: int) -> ov.Node:
-    """The indices and one more that is never out of range, since an empty list has no smallest and no largest."""
-    return ops.concat([indices, ops.constant(np.array([harmless], np.int64))], 0)
-
-
-def _position(model: ov.Model, port: ov.Output) -> int:
-    return next(i for i, other in enumerate(model.outputs) if other.get_node() is port.get_node())
-
-
-def _depends_on_request(output: ov.Output) -> bool:
-    """Whether a value depends on what the inputs hold, beyond their shapes."""
-    seen: set[str] = set()
-    todo = [output.get_node()]
-    while todo:
-        node = todo.pop()
-        if node.get_name() in seen or node.get_type_name() in _SAFE:
-            continue
-        if node.get_type_name() == "Parameter":
-            return True
-        seen.add(node.get_name())
-        todo += _sources(node)
-    return False
-
-
-def _sources(node: ov.Node) -> Iterator[ov.Node]:
-    for number in range(node.get_input_size()):
-        yield node.input_value(number).get_node()
-
-
-# Where in its source files it failed: of no use to anyone here.
-_SOURCE_LINE = re.compile(r"(Exception from |failed at )\S+:\d+:\s*")
-_ALLOCATION_WORDS = ("bad_alloc", "out of memory", "Cannot allocate", "Failed to allocate")
-
-
-def _run_error(error: Exception) -> SegueError:
-    """The one table from what a run raises to our errors. OpenVINO has one class of exceptions for everything."""
-    text = _one_line(error)
-    if isinstance(error, MemoryError) or any(word in text for word in _ALLOCATION_WORDS):
-        return OutOfMemory(f"OpenVINO could not allocate memory for this request: {text}")
-    if "shape" in text or "Check" in text:
-        return InvalidRequest(f"the model cannot compute this input: {text}")
-    return RunFailed(f"OpenVINO failed: {text}")
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(_SOURCE_LINE.sub("", str(error)).split())[:600]
+def _to_array(tensor: ov.Tensor) -> Array:
+    """A copy: the request's next run writes into the same memory."""
+    copy = np.array(tensor.data)
+    return copy.view(ml_dtypes.bfloat16) if tensor.get_element_type() == ov.Type.bf16 else copy

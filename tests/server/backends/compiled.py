@@ -15,13 +15,14 @@ from tests.server.lowering.graphs import model, numbers, whole
 
 _BFLOAT16 = ("bfloat16[n,2] b, ", "bfloat16[n,2] b2, ", "b2 = Mul(b, b)")
 
-# A perceptron, an attention, whole numbers, both short floats, a truth value, numbers of rank 0, and an input
+# A perceptron, an attention with its scores in memory (an Abs keeps them from being fused away), whole numbers,
+# both short floats, a truth value, numbers of rank 0, and an input
 # whose size must be a multiple of four.
 _WORKBENCH = """g (float[n,3] x, int64[n] i, float[n,t,8] q, float16[n,2] h, bfloat16[n,2] b, float s, float[k] z)
     => (float[n,4] y, int64[n] j, float[n,t,8] a, float16[n,2] h2, bfloat16[n,2] b2, float total, bool[n] positive,
         float[g,4] rows) {
     m = MatMul(x, w) c = Add(m, bias) y = Relu(c) j = Add(i, i) positive = Greater(i, zero)
-    k = Transpose<perm=[0,2,1]>(q) e = MatMul(q, k) p = Softmax<axis=-1>(e) a = MatMul(p, q)
+    k = Transpose<perm=[0,2,1]>(q) e = MatMul(q, k) p = Softmax<axis=-1>(e) p2 = Abs(p) a = MatMul(p2, q)
     h2 = Add(h, h) b2 = Mul(b, b) d = ReduceSum<keepdims=0>(y) total = Mul(d, s)
     rows = Reshape(z, four) }"""
 
