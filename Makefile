@@ -4,7 +4,8 @@ VENV   ?= .venv
 BIN     = $(VENV)/bin
 PIP     = $(BIN)/pip --disable-pip-version-check --quiet
 
-.PHONY: setup setup-convert setup-serve demo serve test prove fuzz check bench overload soak protos lock clean
+.PHONY: setup setup-convert setup-serve demo serve test prove fuzz check bench overload soak protos dashboards
+.PHONY: prometheus lock clean
 .DELETE_ON_ERROR:
 
 # One environment for development: serving, conversion, checks and tests.
@@ -57,6 +58,18 @@ soak: setup
 
 protos: setup
 	$(BIN)/python -m protos.generate
+
+# Grafana's dashboards as JSON, from the code beside them.
+dashboards: setup
+	$(BIN)/python -m deploy.grafana
+
+# A real Prometheus and its promtool for the tests, on machines with Debian's packages: fetched and unpacked, not installed.
+TOOLS = .cache/tools
+prometheus: $(TOOLS)/usr/bin/prometheus
+$(TOOLS)/usr/bin/prometheus:
+	mkdir -p $(TOOLS)
+	cd $(TOOLS) && apt-get download prometheus
+	dpkg -x $(TOOLS)/prometheus_*.deb $(TOOLS)
 
 # Choose versions again, within pyproject.toml's bounds. The development lock decides; the others follow it.
 lock: setup
