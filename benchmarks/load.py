@@ -7,6 +7,7 @@ import json
 import sys
 import threading
 import time
+from collections.abc import Callable
 
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
@@ -14,9 +15,19 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 METHOD = "/tensorflow.serving.PredictionService/Predict"
 
 
+def latencies(call: Callable[[list[float]], None], callers: int) -> list[float]:
+    """Have so many threads note how long their calls take, in seconds; returns all of them in microseconds, sorted."""
+    noted: list[list[float]] = [[] for _ in range(callers)]
+    threads = [threading.Thread(target=call, args=(mine,)) for mine in noted]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return sorted(1e6 * latency for mine in noted for latency in mine)
+
+
 def run(port: int, concurrency: int, seconds: float, request: bytes, warm_ups: int = 20) -> dict[str, float]:
     """Load a server; returns requests per second and latency percentiles in microseconds."""
-    latencies: list[list[float]] = [[] for _ in range(concurrency)]
     ready = threading.Barrier(concurrency)
     options = [("grpc.use_local_subchannel_pool", 1), ("grpc.max_receive_message_length", -1)]
 
@@ -31,12 +42,7 @@ def run(port: int, concurrency: int, seconds: float, request: bytes, warm_ups: i
                 predict(request, timeout=60)
                 mine.append(time.perf_counter() - begin)
 
-    threads = [threading.Thread(target=call, args=(mine,)) for mine in latencies]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    ordered = sorted(1e6 * latency for mine in latencies for latency in mine)
+    ordered = latencies(call, concurrency)
     return {
         "per_second": len(ordered) / seconds,
         "p50_us": ordered[len(ordered) // 2],

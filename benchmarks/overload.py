@@ -146,6 +146,7 @@ def pinned_server(folder: Path) -> Iterator[tuple[int, int]]:
     cores = sorted(os.sched_getaffinity(0))
     port = free_port()
     command = [sys.executable, "-m", "server", "--repository", str(folder), "--port", str(port)]
+    command += ["--backends", "onnxruntime"]
     command += ["--metrics-port", "-1", "--threads", "1", "--poll-seconds", "60"]
     os.sched_setaffinity(0, cores[:1])  # which the child inherits
     try:

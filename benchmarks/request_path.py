@@ -49,7 +49,18 @@ def servers(folder: Path) -> Iterator[dict[str, int]]:
             return port
 
         options = ("--metrics-port", "-1", "--poll-seconds", "60")
-        ports = {"segue": start("server", "--repository", str(folder / "models"), "--port", "{port}", *options)}
+        ports = {
+            "segue": start(
+                "server",
+                "--repository",
+                str(folder / "models"),
+                "--port",
+                "{port}",
+                "--backends",
+                "onnxruntime",
+                *options,
+            )
+        }
         metadata.write_bytes(_metadata(ports["segue"]))
         for name in ECHOES:
             ports[name] = start("benchmarks.echo", name, "{port}", str(metadata))

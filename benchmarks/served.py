@@ -11,12 +11,11 @@ import statistics
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from pathlib import Path
 from typing import Any
 
-from benchmarks.load import wait_until_serving
+from benchmarks.load import latencies, wait_until_serving
 from benchmarks.machine import describe
 from examples.demo import free_port, wait_until_listening
 from server.arrays import Array
@@ -52,7 +51,6 @@ def in_process(folder: Path, callers: int, seconds: float) -> dict[str, float]:
     inputs, ports = signature.ports()
     graph = OnnxRuntimeBackend("cpu").load(GraphSpec(package.path / signature.onnx_file, inputs, ports))
     feeds, outputs = signature.bind(one_row(package)), list(signature.outputs.values())
-    latencies: list[list[float]] = [[] for _ in range(callers)]
     end = time.perf_counter() + seconds
 
     def call(mine: list[float]) -> None:
@@ -60,12 +58,7 @@ def in_process(folder: Path, callers: int, seconds: float) -> dict[str, float]:
             graph.run(feeds, outputs)
             mine.append(time.perf_counter() - begin)
 
-    threads = [threading.Thread(target=call, args=(mine,)) for mine in latencies]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    ordered = sorted(1e6 * latency for mine in latencies for latency in mine)
+    ordered = latencies(call, callers)
     return {"per_second": len(ordered) / seconds, "p50_us": statistics.median(ordered)}
 
 
@@ -80,7 +73,17 @@ def measure(folder: Path, rounds: int, seconds: float) -> list[dict[str, Any]]:
     package = folder / "models" / NAME / "1"
     request = encode_predict_request(one_row(open_package(NAME, 1, package)), name=NAME)
     port = free_port()
-    command = [sys.executable, "-m", "server", "--repository", str(folder / "models"), "--port", str(port)]
+    command = [
+        sys.executable,
+        "-m",
+        "server",
+        "--repository",
+        str(folder / "models"),
+        "--port",
+        str(port),
+        "--backends",
+        "onnxruntime",
+    ]
     process = subprocess.Popen([*command, "--metrics-port", "-1"], stderr=subprocess.DEVNULL)
     rows = []
     try:

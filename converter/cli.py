@@ -2,17 +2,15 @@
 
 import json
 import math
-import os
 import signal
 import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from enum import IntEnum
 from pathlib import Path
 from types import FrameType
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 from rich.box import SIMPLE_HEAD
@@ -23,48 +21,29 @@ from rich.syntax import Syntax
 from rich.table import Table
 
 from converter import errors, report
+from converter.commands.common import (
+    AsJson,
+    Tls,
+    TlsCa,
+    TlsCertificate,
+    TlsKey,
+    TokenFile,
+    address_of,
+    keys_for,
+)
+from converter.commands.compare import compare_backends
+from converter.commands.status import status
+from converter.commands.steering import pin, unpin
+from converter.commands.to_torch import to_torch
+from converter.commands.versions import list_versions, rollback
+from converter.exits import ExitCode, Failure, failure_of, say
 from converter.interruption import SIGNALS
 from converter.package import REPORT
 from converter.pipeline import Outcome, Request, convert_and_deploy
-from server.errors import InvalidName, PackageError, SegueError
+from server.errors import SegueError
 from server.parity import Tolerance
 from server.repository.names import check_model_name
 from server.repository.package import Package
-from server.services.dial import DialRefused, Keys
-
-
-class ExitCode(IntEnum):
-    """What a script can rely on."""
-
-    DONE = 0
-    BUG = 1
-    USAGE = 2
-    SOURCE = 3
-    CONVERSION = 4
-    INPUTS = 5
-    DIFFERENT = 6
-    REPOSITORY = 7
-    NOT_DEPLOYED = 8
-    HUNG_UP = 129
-    INTERRUPTED = 130
-    TERMINATED = 143
-
-
-# The nearest class in an error's ancestry decides.
-EXIT_CODES: dict[type[Exception], ExitCode] = {
-    errors.NotAModel: ExitCode.SOURCE,
-    errors.UnloadableModel: ExitCode.SOURCE,
-    errors.SignatureMissing: ExitCode.SOURCE,
-    errors.InputsRejected: ExitCode.INPUTS,
-    errors.OutputsDiffer: ExitCode.DIFFERENT,
-    errors.NondeterministicModel: ExitCode.DIFFERENT,
-    errors.DiskFull: ExitCode.REPOSITORY,
-    errors.NotDeployed: ExitCode.NOT_DEPLOYED,
-    errors.ConversionError: ExitCode.CONVERSION,
-    InvalidName: ExitCode.USAGE,
-    PackageError: ExitCode.REPOSITORY,
-    SegueError: ExitCode.CONVERSION,  # what the proof meets in the backend, beyond what it names
-}
 
 INTERRUPTIONS = {number: ExitCode(128 + number) for number in SIGNALS}  # as shells report them
 _PATIENCE_SECONDS = 5.0
@@ -73,11 +52,10 @@ HELP = """Convert a TensorFlow model to ONNX once, prove that nothing changed, p
 
 Exit codes: 0 done; 2 wrong usage; 3 the source cannot be read as a model, or lacks the signature; 4 it cannot be
 converted; 5 the inputs do not fit; 6 outputs differ from TensorFlow's; 7 the repository, or the disk, cannot be used;
-8 published, but not served as it should be; 130 interrupted (129 by SIGHUP, 143 by SIGTERM); 1 a bug of ours.
+8 published, but not served as it should be; 9 the server that `pin`, `unpin` or `status` asks does not do it;
+130 interrupted (129 by SIGHUP, 143 by SIGTERM); 1 a bug of ours.
 With 2 to 7 the repository is as it was.
 """
-
-PROTECTED = "A server with TLS or a token"
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
 
@@ -95,24 +73,11 @@ def convert(
     server: Annotated[
         str | None, typer.Option(help="Server that should serve it.", show_default="$SEGUE_SERVER, else localhost:8500")
     ] = None,
-    tls: Annotated[bool, typer.Option("--tls", help="Call the server with TLS.", rich_help_panel=PROTECTED)] = False,
-    tls_ca: Annotated[
-        Path | None,
-        typer.Option(help="PEM file of the authorities to trust.", envvar="SEGUE_TLS_CA", rich_help_panel=PROTECTED),
-    ] = None,
-    tls_certificate: Annotated[
-        Path | None,
-        typer.Option(
-            help="PEM file of this client's certificate.", envvar="SEGUE_TLS_CERTIFICATE", rich_help_panel=PROTECTED
-        ),
-    ] = None,
-    tls_key: Annotated[
-        Path | None, typer.Option(help="PEM file of its key.", envvar="SEGUE_TLS_KEY", rich_help_panel=PROTECTED)
-    ] = None,
-    token_file: Annotated[
-        Path | None,
-        typer.Option(help="File of the bearer token.", envvar="SEGUE_TOKEN_FILE", rich_help_panel=PROTECTED),
-    ] = None,
+    tls: Tls = False,
+    tls_ca: TlsCa = None,
+    tls_certificate: TlsCertificate = None,
+    tls_key: TlsKey = None,
+    token_file: TokenFile = None,
     signature: Annotated[list[str] | None, typer.Option(help="Convert only this signature; may be repeated.")] = None,
     inputs: Annotated[Path | None, typer.Option(help="Representative inputs: an .npz of arrays by alias.")] = None,
     tag: Annotated[list[str] | None, typer.Option(help="Tag of the SavedModel's graph.", show_default="serve")] = None,
@@ -121,16 +86,16 @@ def convert(
     seed: Annotated[int, typer.Option(help="Of random inputs.")] = 0,
     wait: Annotated[float, typer.Option(help="Seconds that the server may take to load it.", min=0)] = 120.0,
     time_limit: Annotated[float, typer.Option(help="Seconds that the conversion may take.", min=0)] = 3600.0,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON object on standard output.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Convert, prove, publish, wait until served, ask the golden questions."""
-    address = server or os.environ.get("SEGUE_SERVER") or "localhost:8500"
+    address = address_of(server)
     request = Request(
         source=source,
         name=name,
         repository=repository,
         server=address,
-        keys=_keys(address, tls=tls, ca=tls_ca, certificate=tls_certificate, key=tls_key, token_file=token_file),
+        keys=keys_for(address, tls=tls, ca=tls_ca, certificate=tls_certificate, key=tls_key, token_file=token_file),
         server_required=server is not None,
         signatures=tuple(dict.fromkeys(signature)) if signature else None,
         tags=tuple(tag) if tag else ("serve",),
@@ -144,22 +109,21 @@ def convert(
     raise typer.Exit(_run(request, console, as_json=as_json))
 
 
+app.command(name="compare")(compare_backends)
+app.command(name="list")(list_versions)
+app.command()(rollback)
+app.command()(status)
+app.command()(pin)
+app.command()(unpin)
+app.command(name="to-torch")(to_torch)
+
+
 class Interrupted(KeyboardInterrupt):
     """A signal asks us to stop: what Ctrl-C cleans up is cleaned up for each of them."""
 
     def __init__(self, number: int) -> None:
         super().__init__()
         self.signal = signal.Signals(number)
-
-
-@dataclass(frozen=True, slots=True)
-class _Failure:
-    """What is said of an end without success."""
-
-    kind: str
-    cause: str
-    advice: str
-    code: ExitCode
 
 
 def _run(request: Request, console: Console, *, as_json: bool) -> int:
@@ -169,9 +133,9 @@ def _run(request: Request, console: Console, *, as_json: bool) -> int:
         with _progress(console) as listener:
             outcome = convert_and_deploy(request, listener)
     except (errors.ConversionError, SegueError) as error:
-        return _say(_failure(error), console, as_json=as_json)
+        return say(failure_of(error), console, as_json=as_json)
     except Interrupted as interruption:
-        return _say(_interruption(interruption.signal, listener), console, as_json=as_json)
+        return say(_interruption(interruption.signal, listener), console, as_json=as_json)
     if as_json:
         print(json.dumps(_outcome_json(outcome), indent=2))
     else:
@@ -179,15 +143,7 @@ def _run(request: Request, console: Console, *, as_json: bool) -> int:
     return ExitCode.DONE
 
 
-def _failure(error: errors.ConversionError | SegueError) -> _Failure:
-    code = next(EXIT_CODES[kind] for kind in type(error).__mro__ if kind in EXIT_CODES)
-    if isinstance(error, errors.ConversionError):
-        return _Failure(type(error).__name__, error.cause, error.advice, code)
-    advice = error.advice if isinstance(error, PackageError) else ""
-    return _Failure(type(error).__name__, error.message, advice, code)
-
-
-def _interruption(by: signal.Signals, listener: "_Listener | None") -> _Failure:
+def _interruption(by: signal.Signals, listener: "_Listener | None") -> Failure:
     if listener is None or listener.version is None:
         cause = f"Interrupted by {by.name}. Nothing was published, and the repository is as it was."
         advice = "Run the same command again to start over."
@@ -197,17 +153,7 @@ def _interruption(by: signal.Signals, listener: "_Listener | None") -> _Failure:
             "whether it is served was not waited for."
         )
         advice = "Run the same command again to see it served (nothing is converted twice), or remove that folder."
-    return _Failure("Interrupted", cause, advice, INTERRUPTIONS[by])
-
-
-def _say(failure: _Failure, console: Console, *, as_json: bool) -> int:
-    if as_json:
-        error = {"kind": failure.kind, "cause": failure.cause, "advice": failure.advice}
-        print(json.dumps({"error": error, "exit_code": failure.code}, indent=2))
-    console.print(f"[bold red]Error:[/bold red] {escape(failure.cause)}", soft_wrap=True)
-    if failure.advice:
-        console.print(f"[bold]What to do:[/bold] {escape(failure.advice)}", soft_wrap=True)
-    return failure.code
+    return Failure("Interrupted", cause, advice, INTERRUPTIONS[by])
 
 
 @dataclass(slots=True)
@@ -310,17 +256,6 @@ def _tolerance(atol: float | None, rtol: float | None) -> Tolerance | None:
     if not all(0 <= bound < math.inf for bound in (atol or 0.0, rtol or 0.0)):
         raise typer.BadParameter("A tolerance cannot be negative or infinite.", param_hint="--atol/--rtol")
     return Tolerance(atol or 0.0, rtol or 0.0)
-
-
-def _keys(address: str, **given: Any) -> Keys:  # noqa: ANN401 - the fields of Keys
-    """What the server is called with; what cannot work is said before anything is converted."""
-    try:
-        keys = Keys(**given)
-        keys.metadata(address)
-        keys.channel(address).close()
-    except DialRefused as error:
-        raise typer.BadParameter(str(error)) from error
-    return keys
 
 
 def _with_subcommand(arguments: Sequence[str]) -> list[str]:

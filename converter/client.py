@@ -1,16 +1,21 @@
 """A client of the serving API, for the command line: the only module of the converter that imports grpc."""
 
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 import grpc
 
+from protos.segue import admin_pb2
 from protos.serving import model_service_pb2
 from server.arrays import Array
 from server.services.dial import Keys
 from server.wire.responses import encode_predict_request, parse_predict_response
 
 _PREDICT = "/tensorflow.serving.PredictionService/Predict"
+_GET_OVERVIEW = "/segue.Admin/GetOverview"
+_SET_BACKENDS = "/segue.Admin/SetBackends"
 _GET_MODEL_STATUS = "/tensorflow.serving.ModelService/GetModelStatus"
 
 
@@ -34,6 +39,8 @@ class ServingClient:
         """
         self._metadata = tuple(metadata)
         self._predict: grpc.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(_PREDICT)
+        self._overview: grpc.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(_GET_OVERVIEW)
+        self._set_backends: grpc.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(_SET_BACKENDS)
         self._status: grpc.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(_GET_MODEL_STATUS)
 
     def version_status(self, name: str, version: int, timeout: float) -> model_service_pb2.ModelVersionStatus | None:
@@ -73,6 +80,35 @@ class ServingClient:
             return parse_predict_response(self._predict(request, timeout=timeout, metadata=self._metadata))[1]
         except grpc.RpcError as error:
             raise _as_ours(error) from error
+
+    def overview(self, model: str, timeout: float) -> dict[str, Any]:
+        """What a server says of one model, or of all in short: see docs/status-page.md.
+
+        Raises:
+            ServerUnreachable: Nothing answers.
+            CallFailed: The server refused, or is none of ours.
+        """
+        request = admin_pb2.GetOverviewRequest(model=model)
+        try:
+            data = self._overview(request.SerializeToString(), timeout=timeout, metadata=self._metadata)
+        except grpc.RpcError as error:
+            raise _as_ours(error) from error
+        overview: dict[str, Any] = json.loads(admin_pb2.GetOverviewReply.FromString(data).json)
+        return overview
+
+    def set_backends(self, model: str, order: Sequence[str], timeout: float) -> Sequence[str]:
+        """Prefer backends for a model, or with none let the server choose; returns what was preferred before.
+
+        Raises:
+            ServerUnreachable: Nothing answers.
+            CallFailed: The server refused.
+        """
+        request = admin_pb2.SetBackendsRequest(model=model, backends=order)
+        try:
+            data = self._set_backends(request.SerializeToString(), timeout=timeout, metadata=self._metadata)
+        except grpc.RpcError as error:
+            raise _as_ours(error) from error
+        return tuple(admin_pb2.SetBackendsReply.FromString(data).before)
 
 
 @contextmanager

@@ -14,7 +14,10 @@
     ├── InvalidExport             what was exported is not valid ONNX, or ONNX Runtime does not load it
     ├── OutputsDiffer             ONNX Runtime's answers are not TensorFlow's
     ├── NotDeployed               published, but the server does not serve it as it should
+    ├── PackageMissing            no such model, or version, in the repository
+    ├── TorchMissing              the PyTorch path is not installed
     ├── DiskFull                  no room for the result
+    ├── ServerRefused             the server cannot be reached, or does not do what it is asked to
     └── WorkerFault               the child process came to no ordinary end
         ├── WorkerCrashed
         ├── WorkerTimedOut
@@ -105,8 +108,20 @@ class NotDeployed(ConversionError):
     """The package is published, but the server does not serve it as it should."""
 
 
+class PackageMissing(ConversionError):
+    """The repository has no such model, or no such version of it."""
+
+
+class TorchMissing(ConversionError):
+    """The optional packages of the PyTorch path are not installed."""
+
+
 class DiskFull(ConversionError):
     """There is no room for what the conversion writes."""
+
+
+class ServerRefused(ConversionError):
+    """The server cannot be reached, or does not do what it is asked to."""
 
 
 class WorkerFault(ConversionError):

@@ -5,27 +5,30 @@ import os
 import signal
 import stat
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from types import FrameType
 
+from protos.segue import admin_pb2
 from protos.serving import model_service_pb2, prediction_service_pb2
+from server import status_page
 from server.admission import Budget, Workers
-from server.backends.onnx_runtime import Device, DeviceChoice, OnnxRuntimeBackend, choose_device
-from server.batching.choice import choose
+from server.backends.interface import Backend
 from server.calls import Watcher
 from server.config import ServerConfig
 from server.errors import InvalidRequest, SegueError
 from server.heap import share_arenas
-from server.lifecycle.decisions import Decisions
-from server.lifecycle.engine_room import EngineRoom
 from server.lifecycle.manager import ModelManager
+from server.lifecycle.overview import Overview
 from server.logs import AccessLog
 from server.metrics import Metrics
 from server.monitoring import metrics_paths
 from server.observer import Observer
 from server.reload import ConfigWatcher, Reloader, beginning
+from server.runtimes import engine_room
 from server.services import connections, health, reflection
+from server.services.admin import AdminService
 from server.services.edge import Edge
 from server.services.health import Health
 from server.services.inference import InferenceService
@@ -39,6 +42,7 @@ from server.services.transport import RpcServer
 logger = logging.getLogger("server")
 
 PREDICTION = prediction_service_pb2.DESCRIPTOR.services_by_name["PredictionService"]
+ADMIN = admin_pb2.DESCRIPTOR.services_by_name["Admin"]
 MODEL = model_service_pb2.DESCRIPTOR.services_by_name["ModelService"]
 
 
@@ -58,8 +62,12 @@ class ServerStartError(Exception):
 class Server:
     """One server: `start`, then `drain` and `stop`."""
 
-    def __init__(self, config: ServerConfig) -> None:
+    def __init__(self, config: ServerConfig, backends: Sequence[Backend] | None = None) -> None:
         """Wire everything together and bind the ports.
+
+        Args:
+            config: The settings.
+            backends: See runtimes.engine_room.
 
         Raises:
             ServerStartError: a port is taken, the device is not there, or the models' configuration is refused.
@@ -69,7 +77,7 @@ class Server:
         self._stop_metrics: Callable[[], None] = _nothing
         try:
             self._beginning = begin = beginning(config)
-            self._engines = _engine_room(config)
+            self._engines = engine_room(config, backends)
         except SegueError as error:
             raise ServerStartError(error.message) from error
         self.models = ModelManager(
@@ -95,17 +103,13 @@ class Server:
             raise ServerStartError(error.message) from error
         self._budget = Budget(config.max_bytes_in_flight)
         self._watchers, self._stop_tracing = _watchers(config)
-        self._health = Health((PREDICTION.full_name, MODEL.full_name), config.max_connections)
-        self._reflection = Reflection((PREDICTION.full_name, MODEL.full_name, health.SERVICE))
+        self._overview = Overview(self.models, self._engines.pinned)
+        names = (PREDICTION.full_name, MODEL.full_name, ADMIN.full_name)
+        self._health = Health(names, config.max_connections)
+        self._reflection = Reflection((*names, health.SERVICE))
         self._rpc = self._make_rpc_server()
         self.port = self._bind()
-        self.metrics_port: int | None = None
-        if config.metrics_port >= 0:
-            try:
-                self.metrics_port, self._stop_metrics = self._metrics.serve(config.host, config.metrics_port, paths)
-            except OSError as error:
-                msg = f"cannot serve metrics on {config.host}:{config.metrics_port}: {error.strerror}"
-                raise ServerStartError(msg) from error
+        self.metrics_port = self._serve_metrics(paths)
 
     def start(self) -> None:
         """Answer; then load what there is, and say SERVING when that is done."""
@@ -121,6 +125,7 @@ class Server:
             logger.info("also listening on the socket %s", self._config.socket)
         if self.metrics_port is not None:
             logger.info("metrics on http://%s:%d/metrics", self._config.host, self.metrics_port)
+            logger.info("status page on http://%s:%d/", self._config.host, self.metrics_port)
 
     def drain(self, hurry: threading.Event) -> None:
         """Let clients turn away, then let work in flight finish.
@@ -146,6 +151,17 @@ class Server:
         self._stop_metrics()
         self._stop_tracing()
         logger.info("stopped")
+
+    def _serve_metrics(self, paths: Sequence[str]) -> int | None:
+        """Serve the metrics, and the page for people, on a port of their own."""
+        host, port = self._config.host, self._config.metrics_port
+        if port < 0:
+            return None
+        try:
+            bound, self._stop_metrics = self._metrics.serve(host, port, paths, status_page.routes(self._overview))
+        except OSError as error:
+            raise ServerStartError(f"cannot serve metrics on {host}:{port}: {error.strerror}") from error
+        return bound
 
     def _refused(self, peer: str) -> None:
         """Note a call without a valid token. What it called is for the caller to choose, so it is no label."""
@@ -184,6 +200,9 @@ class Server:
         model = ModelService(self.models, self._metrics, self._reloader.apply if config.admin else None)
         edge.add_service(MODEL, {"GetModelStatus": model.get_model_status}, status)
         edge.add_service(MODEL, model.admin_methods(), reload, error_replies=model.error_replies())
+        tell = partial(status_page.tell, self._overview)
+        admin = AdminService(self.models, self._engines, self._metrics, tell, may_change=config.admin)
+        edge.add_service(ADMIN, admin.methods(), status)
         edge.add_immediate(health.SERVICE, "Check", self._health.check)
         edge.add_watch(health.SERVICE, "Watch", self._health.watch)
         for service in reflection.SERVICES:
@@ -246,45 +265,12 @@ def _watchers(config: ServerConfig) -> tuple[list[Watcher], Callable[[], None]]:
     return watchers, stop
 
 
-def _engine_room(config: ServerConfig) -> EngineRoom:
-    """The backends that may answer, and what becomes of them.
-
-    Raises:
-        ServerStartError: The device is not there.
-        InvalidRequest: The file of batching parameters cannot be followed.
-    """
-    choice = _device(config)
-    backend = OnnxRuntimeBackend(choice.device, threads=config.threads)
-    logger.info("backend %s: %s", backend.name, choice.reason)
-    batching = choose(
-        config.batching_parameters_file,
-        config.max_batch_size,
-        config.batch_timeout_micros,
-        per_model=config.per_model_batching,
-        fixed_sizes=choice.device == "cuda",  # each new size costs it a search for algorithms
-    )
-    return EngineRoom([backend], batching, None, Decisions(_state_folder(config)))
-
-
-def _state_folder(config: ServerConfig) -> Path | None:
-    """Each server's own, known by its port; none for a server whose port is another each time."""
-    if config.state_folder == Path() or config.port == 0:
-        return None
-    return config.state_folder.expanduser() / str(config.port)
-
-
-def _device(config: ServerConfig) -> DeviceChoice:
-    found = choose_device()
-    if config.device == "auto":
-        return found
-    if config.device == "cuda" and found.device != "cuda":
-        raise ServerStartError(f"--device cuda: {found.reason}")
-    device: Device = "cuda" if config.device == "cuda" else "cpu"
-    return found if device == found.device else DeviceChoice(device, "as told by --device")
-
-
-def run(config: ServerConfig) -> int:
+def run(config: ServerConfig, backends: Sequence[Backend] | None = None) -> int:
     """Serve until SIGTERM or SIGINT; a second signal ends without waiting.
+
+    Args:
+        config: The settings.
+        backends: See runtimes.engine_room.
 
     Returns:
         The process's exit code: 0 after an orderly end, 1 if the server could not start.
@@ -299,7 +285,7 @@ def run(config: ServerConfig) -> int:
         signal.signal(number, on_signal)
     share_arenas()
     try:
-        server = Server(config)
+        server = Server(config, backends)
     except ServerStartError as error:
         logger.error("%s", error)  # noqa: TRY400 - the text says it all; a trace would bury it
         return 1

@@ -30,6 +30,7 @@ SegueError
     - InvalidName             a model name that cannot be a folder
     - NameLocked              another process is publishing under the same name
     - RepositoryUnwritable    the disk is full, or the folder may not be written to
+    - FolderTaken             something else is where a result belongs, or it cannot be written there
   x BackendError              a runtime refused
     - GraphNotLoadable        the ONNX file does not load
     - GraphNotLowerable       the ONNX graph has no faithful form as a PyTorch module
@@ -195,6 +196,10 @@ class NameLocked(PackageError):
 
 class RepositoryUnwritable(PackageError):
     """The disk is full, or the repository may not be written to."""
+
+
+class FolderTaken(PackageError):
+    """The folder that a package shall be written to holds something else, or cannot be written."""
 
 
 class BackendError(SegueError):

@@ -16,6 +16,7 @@ import structlog
 from structlog.typing import EventDict, Processor, WrappedLogger
 
 from server import calls
+from server.lines import LineWriter
 
 FORMATS = ("console", "json")
 LEVELS = ("debug", "info", "warning", "error")
@@ -27,14 +28,14 @@ _FIRST = ("time", "level", "logger", "event")
 
 
 def configure(log_format: str, level: str, stream: IO[str] | None = None) -> None:
-    """Send everything that is logged in this process to a stream, in one form.
+    """Send everything that is logged in this process to a stream, in one form; who logs never waits for its reader.
 
     Args:
         log_format: One of FORMATS.
         level: One of LEVELS; what is below it is left out.
         stream: Standard error, unless given.
     """
-    handler = logging.StreamHandler(sys.stderr if stream is None else stream)
+    handler = LineWriter(sys.stderr if stream is None else stream)
     handler.setFormatter(formatter(log_format))
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
 

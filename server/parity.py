@@ -3,13 +3,14 @@
 Pure: numpy in, a verdict out. Tolerances come from the package's manifest.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import ml_dtypes
 import numpy as np
 
 from server.arrays import Array
+from server.backends.interface import Precision
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +88,34 @@ def _compare_floats(expected: Array, got: Array, tolerance: Tolerance) -> Differ
             f"{tolerance.relative:.1e} x |expected|; the largest difference is {worst:.2e}"
         )
     return Difference(worst, float(relative.max()), expected.size, problem)
+
+
+# Units in the last place that an answer computed in so many significant bits may be off: as many as a format's own
+# rounding gets in default_tolerance. Chosen before anything was measured.
+_UNITS = 4.0
+_SIGNIFICANT_BITS: Mapping[Precision, int] = {Precision.BF16: 8, Precision.FP16: 11}  # the leading one included
+
+
+def allowed(tolerance: Tolerance, precision: Precision, expected: Sequence[Array]) -> Tolerance:
+    """What answers computed in a precision may differ by.
+
+    In float32 what the manifest says. Below it, four units in the last place of the output's largest value, and of each
+    value: 3.1e-2 in bfloat16, 3.9e-3 in float16. Answers that are no floats stay exact: a class that changes is wrong.
+
+    Args:
+        tolerance: The manifest's.
+        precision: What the backend computes in.
+        expected: TensorFlow's golden answers for one output.
+    """
+    if precision is Precision.FP32 or not all(is_floating(answer.dtype) for answer in expected):
+        return tolerance
+    unit = 2.0 ** (1 - _SIGNIFICANT_BITS[precision])
+    absolutes = [np.abs(a[np.isfinite(a)]).astype(np.float64) for a in expected]
+    largest = max((float(a.max()) for a in absolutes if a.size), default=0.0)
+    return Tolerance(
+        max(tolerance.absolute, _UNITS * unit * largest),
+        max(tolerance.relative, _UNITS * unit),
+    )
 
 
 def default_tolerance(answers: Sequence[Array]) -> Tolerance:

@@ -35,6 +35,16 @@ def routes(overview: Overview) -> Mapping[str, Route]:
     return {PATH: lambda _query: page, DATA_PATH: lambda query: _data(overview, query)}
 
 
+def tell(overview: Overview, model: str) -> str:
+    """The same data for those who ask in another way: of one model, or the listing if no model is named.
+
+    Raises:
+        StatusNotFound: There is no such model.
+    """
+    found = overview.model(model) if model else overview.listing(limit=MOST_MODELS)
+    return _text(asdict(found))
+
+
 def _page(html: bytes) -> Answer:
     """The page, with a policy under which a browser runs its own script and nothing else."""
     hashes: dict[bytes, list[str]] = {b"script": [], b"style": []}
@@ -71,7 +81,11 @@ def _number(text: str, most: int) -> int:
 
 
 def _json(data: object, status: HTTPStatus = HTTPStatus.OK) -> Answer:
-    return Answer(json.dumps(_finite(data), separators=(",", ":"), allow_nan=False).encode(), _JSON, status)
+    return Answer(_text(data).encode(), _JSON, status)
+
+
+def _text(data: object) -> str:
+    return json.dumps(_finite(data), separators=(",", ":"), allow_nan=False)
 
 
 def _finite(data: object) -> object:

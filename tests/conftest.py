@@ -13,6 +13,8 @@ ROOT = Path(__file__).parent.parent
 
 # Commands that name no server must not find one that happens to run on this machine.
 os.environ["SEGUE_SERVER"] = f"localhost:{free_port()}"
+# Servers that are not about the choice between backends have one: nothing compiles beside what is tested.
+os.environ["SEGUE_BACKENDS"] = "onnxruntime"
 
 
 @pytest.fixture(scope="session")

@@ -9,16 +9,16 @@ import grpc
 import numpy as np
 import pytest
 
-from server import app, metrics_page, status_page
+from server import app
 from server.arrays import Array
 from server.backends.fake import FakeBackend
+from server.backends.interface import Backend
 from server.backends.onnx_runtime import OnnxRuntimeBackend
 from server.batching.parameters import BatchingParameters
 from server.config import ServerConfig
 from server.engines.ensemble import Stage
 from server.lifecycle.decisions import Decisions
 from server.lifecycle.engine_room import EngineRoom
-from server.lifecycle.overview import Overview
 from server.wire.responses import encode_predict_request
 from tests.packages import write_package
 from tests.server.engines.explaining import Explains, Stands
@@ -83,22 +83,23 @@ def site(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
         policies.append(Explains())
         return policies[-1]
 
-    def room(_config: ServerConfig) -> EngineRoom:
-        backends = [OnnxRuntimeBackend("cpu", threads=1), FakeBackend(right, OTHER), FakeBackend(wrong, BAD)]
+    def room(_config: ServerConfig, _backends: object) -> EngineRoom:
+        backends: list[Backend] = [
+            OnnxRuntimeBackend("cpu", threads=1),
+            FakeBackend(right, OTHER),
+            FakeBackend(wrong, BAD),
+        ]
         return EngineRoom(backends, lambda _: BatchingParameters(max_batch_size=4), make_policy, Decisions(None))
 
-    monkeypatch.setattr(app, "_engine_room", room)
+    monkeypatch.setattr(app, "engine_room", room)
     write_package(folder / "affine" / "1")
     write_package(folder / "broken" / "1")
     (folder / "broken" / "1" / "golden.npz").write_bytes(b"damaged")
     with ExitStack() as stack:
-        server = stack.enter_context(running(folder))
+        server = stack.enter_context(running(folder, metrics_port=0))
         _wait_for_candidates(server)
-        overview = Overview(server.models, server._engines.pinned)
-        port, stop = metrics_page.serve("127.0.0.1", 0, {"/metrics"}, lambda: b"page\n", status_page.routes(overview))
-        stack.callback(stop)
         channel = stack.enter_context(grpc.insecure_channel(f"127.0.0.1:{server.port}"))
-        yield Site(server, f"http://127.0.0.1:{port}/", policies[0], channel)
+        yield Site(server, f"http://127.0.0.1:{server.metrics_port}/", policies[0], channel)
 
 
 def _wait_for_candidates(server: app.Server) -> None:

@@ -26,7 +26,7 @@ def running(folder: Path, **settings: Any) -> Iterator[Server]:
     """A server with one model, "affine", on free ports."""
     if not (folder / "affine").exists():
         write_package(folder / "affine" / "1")
-    defaults = {"port": 0, "metrics_port": -1, "lame_duck_seconds": 0, "grace_seconds": 5}
+    defaults = {"port": 0, "metrics_port": -1, "lame_duck_seconds": 0, "grace_seconds": 5, "backends": "onnxruntime"}
     server = Server(ServerConfig(repository=folder, **{**defaults, **settings}))
     try:
         server.start()

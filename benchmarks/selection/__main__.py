@@ -22,6 +22,7 @@ from benchmarks.selection.manifest import CONDITIONS, SCORES, SPECIFICATIONS
 from benchmarks.selection.scenarios import FAMILIES, SEEDS, frozen
 from benchmarks.selection.score import Score, Summary, bars, score, summarise
 from benchmarks.selection.world import play
+from server.selection.policy import Selector
 
 RESULT = Path(__file__).parents[1] / "results" / "selection.json"
 Entry = Callable[[Conditions, Hindsight], Policy]
@@ -39,6 +40,7 @@ POLICIES: dict[str, Entry] = {
     "calibrated once": blind(Calibrated),
     "ε-greedy": blind(EpsilonGreedy),
     "UCB": blind(Ucb),
+    "segue": blind(Selector),
     "oracle": Oracle,
 }
 

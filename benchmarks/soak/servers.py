@@ -33,7 +33,7 @@ class ServerProcess:
         self.port = free_port()
         self.address = f"127.0.0.1:{self.port}"
         self._command = [sys.executable, "-m", *module, "--repository", str(repository), "--port", str(self.port)]
-        self._command += ["--metrics-port", "-1", "--poll-seconds", "0.2", *options]
+        self._command += ["--metrics-port", "-1", "--poll-seconds", "0.2", "--backends", "onnxruntime", *options]
         self._log = log
         self.process: subprocess.Popen[bytes] | None = None
 

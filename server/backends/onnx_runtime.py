@@ -25,6 +25,7 @@ from onnxruntime.capi import onnxruntime_pybind11_state as ort_errors
 
 from protos.tensorflow import tensor_pb2
 from server.arrays import Array
+from server.backends.cores import physical_cores
 from server.backends.interface import GraphSpec, Precision, TensorPort
 from server.errors import GraphNotLoadable, InvalidRequest, OutOfMemory, RunFailed, SegueError, UnreadableText
 
@@ -133,10 +134,10 @@ class OnnxRuntimeBackend:
 
         Args:
             device: "cuda" places what it can on the first GPU and the rest on the CPU.
-            threads: threads within one operator; 0 means one per physical core.
+            threads: threads within one operator; 0 means one per physical core that this process may use.
         """
         self.device = device
-        self._threads = threads
+        self._threads = threads or physical_cores()
 
     @property
     def name(self) -> str:

@@ -4,21 +4,12 @@ Counted under the lane's lock, from what the policy decides; nothing here choose
 """
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
-from server.engines.explained import Explaining
 from server.histograms import Snapshot
-
-OTHER: Final = "other"
-KINDS: Final = frozenset({"faster", "failing", "pinned", "trial", "gone", OTHER})
-"""Why a policy may change its mind, in one word: a switch's `kind`, if it has one.
-
-Another backend is faster; the one before fails; an operator prefers another; what is hardly known is tried as the one
-that answers; the one before was taken away; none of these.
-"""
-
+from server.selection.history import OTHER
 
 SERVE: Final = "serve"
 EXPLORE: Final = "explore"
@@ -35,8 +26,8 @@ class Switched:
         bucket: The bucket's batch size.
         before: The backend that answered.
         after: The backend that answers since.
-        kind: One of KINDS.
-        reason: In words; empty if the policy does not explain itself.
+        kind: One of selection.history.KINDS.
+        reason: In words; empty if the policy has none.
     """
 
     bucket: int
@@ -80,22 +71,19 @@ class Choices:
         of = backend, purpose
         self.seconds[of] = self.seconds.get(of, 0.0) + seconds
 
-    def move(self, bucket: int, after: str, policy: object) -> Switched | None:
-        """Note that a bucket's batches go to a backend from now on; None if they went to no other before."""
+    def move(self, bucket: int, after: str, said: Iterable[Mapping[str, Any]]) -> Switched | None:
+        """Note that a bucket's batches go to a backend from now on; None if they went to no other before.
+
+        Args:
+            bucket: The bucket's batch size.
+            after: The backend.
+            said: The policy's switches, the oldest first, as its snapshot has them.
+        """
         before = self.selected.get(bucket)
         self.selected[bucket] = after
         if before is None:
             return None
-        kind, reason = _why(policy, bucket, after)
+        mine = [switch for switch in said if (switch["bucket"], switch["to"]) == (bucket, after)]
+        kind, reason = (mine[-1]["kind"], mine[-1]["reason"]) if mine else (OTHER, "")
         self.switches[bucket, before, after, kind] += 1
         return Switched(bucket, before, after, kind, reason)
-
-
-def _why(policy: object, bucket: int, after: str) -> tuple[str, str]:
-    """The kind and the words of the policy's last switch of a bucket to a backend."""
-    if isinstance(policy, Explaining):
-        for switch in reversed(tuple(policy.history)):
-            if switch.bucket == bucket and switch.after == after:
-                kind = str(getattr(switch, "kind", OTHER))
-                return kind if kind in KINDS else OTHER, switch.reason
-    return OTHER, ""

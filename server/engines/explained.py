@@ -1,91 +1,69 @@
-"""What a policy says of its own choices, for people: how each backend stands, and the switches that were made.
+"""What a policy says of its own choices, with a type: how each backend stands, and the switches that were made."""
 
-A policy need not explain itself; one that does is recognised by its form. Nothing here chooses.
-"""
-
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import Any
+
+from server.selection.history import OTHER
 
 
-class Standing(Protocol):
-    """How one backend stands in one bucket."""
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """How one backend stands in one bucket.
 
-    @property
-    def bucket(self) -> int:
-        """The bucket's batch size."""
+    Attributes:
+        bucket: The bucket's batch size.
+        backend: Its name.
+        state: Such as "calibrating", "eligible", "quarantined".
+        reason: Why, in words; empty if there is nothing to say.
+        estimate: Seconds that a run takes at present, None if that is not known.
+        samples: Runs that the estimate rests on.
+        last_seen: When it ran last, by the policy's clock; None if it has not.
+    """
 
-    @property
-    def backend(self) -> str:
-        """Its name."""
-
-    @property
-    def state(self) -> str:
-        """Such as "calibrating", "eligible", "quarantined"."""
-
-    @property
-    def reason(self) -> str:
-        """Why, in words; empty if there is nothing to say."""
-
-    @property
-    def estimate(self) -> float | None:
-        """Seconds that a run takes at present, None if that is not known."""
-
-    @property
-    def samples(self) -> int:
-        """Runs that the estimate rests on."""
-
-    @property
-    def last_seen(self) -> float | None:
-        """When it ran last, by the policy's clock; None if it has not."""
+    bucket: int
+    backend: str
+    state: str = "eligible"
+    reason: str = ""
+    estimate: float | None = None
+    samples: int = 0
+    last_seen: float | None = None
 
 
-class Snapshot(Protocol):
-    """How everything stands at one moment."""
+@dataclass(frozen=True, slots=True)
+class Switch:
+    """A change of mind.
 
-    @property
-    def standings(self) -> Sequence[Standing]:
-        """Of every backend in every bucket that is known."""
+    Attributes:
+        time: By the policy's clock.
+        bucket: The bucket's batch size.
+        before: The backend that was chosen.
+        after: The backend that is chosen since.
+        reason: In words, with figures.
+        kind: The reason in one word, one of selection.history.KINDS.
+    """
 
-    @property
-    def selected(self) -> Mapping[int, str]:
-        """The backend that is chosen, by bucket."""
-
-
-class Switch(Protocol):
-    """A change of mind."""
-
-    @property
-    def time(self) -> float:
-        """By the policy's clock."""
-
-    @property
-    def bucket(self) -> int:
-        """The bucket's batch size."""
-
-    @property
-    def before(self) -> str:
-        """The backend that was chosen."""
-
-    @property
-    def after(self) -> str:
-        """The backend that is chosen since."""
-
-    @property
-    def reason(self) -> str:
-        """In words, with figures."""
+    time: float
+    bucket: int
+    before: str
+    after: str
+    reason: str
+    kind: str = OTHER
 
 
-@runtime_checkable
-class Explaining(Protocol):
-    """A policy that explains itself. Called with the lane's lock held, as a policy is for everything else."""
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """How everything stands at one moment.
 
-    @property
-    def history(self) -> Iterable[Switch]:
-        """The last switches, the oldest first; bounded."""
+    Attributes:
+        standings: Of every backend in every bucket.
+        selected: The backend that is chosen, by bucket.
+        exploration_share: Of the time that runs took, what was spent on those made to learn.
+    """
 
-    def snapshot(self) -> Snapshot:
-        """How everything stands now; not changed by what happens later."""
+    standings: tuple[Standing, ...]
+    selected: Mapping[int, str]
+    exploration_share: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,3 +79,19 @@ class Explanation:
     snapshot: Snapshot
     history: tuple[Switch, ...]
     now: float
+
+
+def explained(said: Mapping[str, Any], now: float) -> Explanation:
+    """Give a type to what `selection.policy.Selector.snapshot` says."""
+    standings = tuple(
+        Standing(
+            *(pair["bucket"], pair["backend"], pair["state"], pair["reason"], pair["seconds"], pair["samples"]),
+            last_seen=None if pair["last_seen"] is None else now - pair["last_seen"],
+        )
+        for pair in said["pairs"]
+    )
+    switches = tuple(
+        Switch(s["time"], s["bucket"], s["from"], s["to"], s["reason"], s["kind"]) for s in said["switches"]
+    )
+    selected = {bucket: backend for bucket, backend in said["selected"].items() if backend is not None}
+    return Explanation(Snapshot(standings, selected, said["exploration_share"]), switches, now)

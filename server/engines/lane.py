@@ -17,7 +17,7 @@ from server.arrays import Array
 from server.engines import choices
 from server.engines.choices import Choices, Counts, Switched
 from server.engines.engine import Engine
-from server.engines.explained import Explaining, Explanation
+from server.engines.explained import Explanation, explained
 from server.errors import SegueError
 from server.histograms import Durations
 from server.parity import is_floating
@@ -32,11 +32,14 @@ class Chooser(Policy, Protocol):
     def pin(self, order: Sequence[str] | None) -> None:
         """Prefer these backends, in this order; None chooses freely again."""
 
-    def export(self) -> dict[str, Any]:
+    def export(self, now: float) -> dict[str, Any]:
         """What is known, for `restore`: plain JSON."""
 
-    def restore(self, data: Mapping[str, Any]) -> None:
+    def restore(self, data: object, now: float) -> None:
         """Begin with what was known before; raises ValueError if that is not what `export` gives."""
+
+    def snapshot(self, now: float) -> dict[str, Any]:
+        """What is known, for people: plain data."""
 
 
 def _tell_nobody(_switched: Switched) -> None:
@@ -105,9 +108,9 @@ class Lane:
         if self.policy is None:
             return {}
         with self._lock:
-            return self.policy.export()
+            return self.policy.export(self._clock())
 
-    def restore(self, data: Mapping[str, Any]) -> None:
+    def restore(self, data: object) -> None:
         """Let the policy know what it knew before.
 
         Raises:
@@ -115,15 +118,15 @@ class Lane:
         """
         if self.policy is not None:
             with self._lock:
-                self.policy.restore(data)
+                self.policy.restore(data, self._clock())
 
     def explain(self) -> Explanation | None:
-        """What the policy says of its choices; None without a policy that explains itself."""
-        policy: object = self.policy
-        if not isinstance(policy, Explaining):
+        """What the policy says of its choices; None without a policy."""
+        if self.policy is None:
             return None
         with self._lock:
-            return Explanation(policy.snapshot(), tuple(policy.history), self._clock())
+            now = self._clock()
+            return explained(self.policy.snapshot(now), now)
 
     def counts(self) -> Counts:
         """What was counted so far."""
@@ -193,7 +196,7 @@ class Lane:
         return None if self._may_be_infinite or _are_finite(answers) else Failure.NOT_FINITE
 
     def _choose_and_run(
-        self, policy: Policy, bucket: int, feeds: Mapping[str, Array], outputs: Sequence[str]
+        self, policy: Chooser, bucket: int, feeds: Mapping[str, Array], outputs: Sequence[str]
     ) -> list[Array]:
         number = next(self._numbers)
         failed: dict[str, SegueError | list[Array]] = {}
@@ -206,7 +209,8 @@ class Lane:
                     engine = self._engines[backend]
                     switched = None
                     if not (failed or exploring) and self._choices.selected.get(bucket) != backend:
-                        switched = self._choices.move(bucket, backend, policy)
+                        said = policy.snapshot(self._clock())["switches"]
+                        switched = self._choices.move(bucket, backend, said)
                 if switched is not None:
                     self._tell(switched)
                 answers, error, failure, seconds = self._attempt(engine, bucket, feeds, outputs)

@@ -9,7 +9,7 @@ from protos.segue import package_pb2
 from server.arrays import Array
 from server.backends.interface import LoadedGraph, Precision
 from server.errors import DamagedPackage, ProofFailed
-from server.parity import Difference, Tolerance, compare
+from server.parity import Difference, Tolerance, allowed, compare
 from server.repository.package import Package
 from server.signatures import ServedSignature
 
@@ -111,11 +111,18 @@ def _cases(signature: package_pb2.Signature, arrays: Mapping[str, Array], sizes:
 
 
 def _prove_signature(
-    signature: package_pb2.Signature, graph: LoadedGraph, cases: Sequence[Case], _precision: Precision
+    signature: package_pb2.Signature, graph: LoadedGraph, cases: Sequence[Case], precision: Precision
 ) -> list[Proof]:
     served = ServedSignature(signature)
     differences = dict.fromkeys(served.outputs, Difference())
-    tolerances = {b.alias: Tolerance(b.tolerance.absolute, b.tolerance.relative) for b in signature.outputs}
+    tolerances = {
+        binding.alias: allowed(
+            Tolerance(binding.tolerance.absolute, binding.tolerance.relative),
+            precision,
+            [expected[binding.alias] for _, expected in cases],
+        )
+        for binding in signature.outputs
+    }
     for inputs, expected in cases:
         answers = graph.run(served.bind(inputs), list(served.outputs.values()))
         for alias, answer in zip(served.outputs, answers, strict=True):

@@ -26,7 +26,7 @@ class EngineRoom:
         self,
         backends: Sequence[Backend],
         batching: Choice,
-        make_policy: MakePolicy | None,
+        make_policy: MakePolicy,
         decisions: Decisions,
     ) -> None:
         """Make one.

@@ -71,6 +71,8 @@ class Graph:
         uses: How many nodes and outputs use a value, uses in bodies included.
         parent: For a body, the graph whose values it may use besides its own.
         opsets: Domain -> version.
+        consumers: Value -> the nodes that use it.
+        makers: Value -> the node that computes it.
     """
 
     inputs: tuple[str, ...]
@@ -82,6 +84,7 @@ class Graph:
     opsets: Mapping[str, int]
     parent: "Graph | None" = None
     consumers: dict[str, list[Node]] = field(default_factory=dict)
+    makers: dict[str, Node] = field(default_factory=dict)
 
     def type_of(self, name: str) -> Type:
         """What is known of a value."""
@@ -94,6 +97,10 @@ class Graph:
         if name in self.constants:
             return self.constants[name]
         return self.parent.constant(name) if self.parent else None
+
+    def producer(self, name: str) -> Node | None:
+        """The node of this graph that computes a value."""
+        return self.makers.get(name)
 
     def captured(self) -> tuple[str, ...]:
         """Values of enclosing graphs that this body uses and that are not constants, each once, in order of use."""
@@ -176,6 +183,7 @@ def _graph(proto: onnx.GraphProto, inferred: onnx.GraphProto, opsets: Mapping[st
         else:
             nodes.append(_node(node, known, opsets, graph))
     graph.nodes = tuple(nodes)
+    graph.makers.update((name, one) for one in nodes for name in one.outputs if name)
     for one in nodes:
         for name in {*one.inputs, *_captured_by(one)} - {""}:
             graph.consumers.setdefault(name, []).append(one)

@@ -21,6 +21,7 @@ _INTEGERS: Final = frozenset({
     TensorProto.INT8, TensorProto.INT16, TensorProto.INT32, TensorProto.INT64,
     TensorProto.UINT8, TensorProto.UINT16, TensorProto.UINT32, TensorProto.UINT64,
 })  # fmt: skip
+_BOOL: Final = int(TensorProto.BOOL)
 
 
 def shape(data: torch.Tensor, *, start: int = 0, end: int | None = None) -> Value:
@@ -54,7 +55,7 @@ def cast(data: Value, *, to: int, saturate: int = 1) -> Value:  # noqa: ARG001 -
     """Cast between whole numbers, single-precision numbers and truth values."""
     if to in _INTEGERS:
         return _each(_whole, data)
-    if to == TensorProto.BOOL:
+    if to == _BOOL:
         return _each(lambda number: number != 0, data)
     return _each(_real, data)
 

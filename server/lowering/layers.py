@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING, Any, Final, cast
 import torch
 from torch import nn
 
+from server.lowering.attention import attention
 from server.lowering.graph import Node
 from server.lowering.operators.padding import is_symmetric, padded, padded_to_stride, resolved, spatial
 from server.lowering.parameters import path_of
+from server.lowering.recurrent import recurrent
 
 if TYPE_CHECKING:
     from server.lowering.walk import Walk
@@ -47,8 +49,8 @@ def _dims(walk: "Walk", name: str) -> tuple[int, ...] | None:
     return tuple(tensor.dims) if tensor is not None else None
 
 
-def _emit(node: Node, walk: "Walk", data: Any, module: nn.Module, constants: Mapping[str, str]) -> None:
-    """Write a call of a layer; a second use of the same layer is a second call."""
+def _emit(node: Node, walk: "Walk", data: Any, module: nn.Module, constants: Mapping[str, str]) -> str:
+    """Write a call of a layer; a second use of the same layer is a second call. Returns the layer's place."""
     key = (type(module).__name__, module.extra_repr(), tuple(constants.items()))
     if key not in walk.layers:
         main = constants["weight"]
@@ -58,6 +60,7 @@ def _emit(node: Node, walk: "Walk", data: Any, module: nn.Module, constants: Map
     else:
         value = walk.call_layer(walk.layers[key], data, name=node.outputs[0])
     walk.bind(node.outputs[0], value)
+    return walk.layers[key]
 
 
 def _bias_behind(node: Node, walk: "Walk", width: int) -> str:
@@ -90,16 +93,23 @@ def _linear(node: Node, walk: "Walk", data: str, kernel: str, bias: str, order: 
     if weight is None or (bias and offset is None):
         return False
     width, length = weight.shape
-    module = nn.Linear(length, width, bias=bool(bias), device="meta")
+    dropped = None if bias else walk.weights.dropped_bias(kernel, width)
+    module = nn.Linear(length, width, bias=bool(bias) or dropped is not None, device="meta")
     module.weight = weight
     if offset is not None:
         module.bias = offset
-    _emit(node, walk, walk.tensor(data), module, {"weight": kernel} | ({"bias": bias} if bias else {}))
+    if dropped is not None:
+        module.bias = nn.Parameter(weight.new_zeros(width), requires_grad=dropped.trainable)
+    value = _emit(node, walk, walk.tensor(data), module, {"weight": kernel} | ({"bias": bias} if bias else {}))
+    if dropped is not None:
+        walk.record_as(f"{value}.bias", "", dropped.name)
     return True
 
 
 def matmul(node: Node, walk: "Walk") -> bool:
-    """MatMul with a constant matrix, and the bias added behind it: Linear."""
+    """MatMul with a constant matrix, and the bias added behind it: Linear. Behind a Softmax it may be attention."""
+    if attention(node, walk):
+        return True
     data, kernel = node.inputs
     dims = _dims(walk, kernel)
     known = walk.graph.type_of(data).shape
@@ -246,6 +256,6 @@ def counted(indices: torch.Tensor, length: int) -> torch.Tensor:
 
 
 LAYERS: Final[Mapping[str, Layer]] = {
-    "BatchNormalization": batch_normalization, "Conv": conv, "Gather": gather, "Gemm": gemm,
-    "LayerNormalization": layer_normalization, "MatMul": matmul,
+    "BatchNormalization": batch_normalization, "Conv": conv, "Gather": gather, "GRU": recurrent, "Gemm": gemm,
+    "LSTM": recurrent, "LayerNormalization": layer_normalization, "MatMul": matmul,
 }  # fmt: skip

@@ -8,20 +8,23 @@ floating-point numbers that has more than one element.
 import keyword
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
 import torch
-from torch import nn
+from torch import fx, nn
 
 from server.lowering.dtypes import TORCH_DTYPES, to_torch
 from server.lowering.graph import Graph, elements
 
 _IDENTITY: Final[tuple[int, ...]] = ()
+_CELL: Final = ("kernel", "recurrent_kernel", "bias")  # what Keras calls the variables of a recurrent cell
 _FLOATS: Final = frozenset({torch.float16, torch.bfloat16, torch.float32, torch.float64})
 # Path components that only say how TensorFlow reads a variable.
-_NOISE: Final = re.compile(r"(^|/)(ReadVariableOp(_\d+)?|resource|Read|Identity)(:\d+)?(?=/|$)|:\d+$")
+_NOISE: Final = re.compile(
+    r"(^|/)(ReadVariableOp(_\d+)?|resource|Read|Identity|(Stateful)?PartitionedCall(_\d+)?)(:\d+)?(?=/|$)|:\d+$"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +57,23 @@ class Origin:
     permutation: tuple[int, ...] = ()
 
 
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """The variables of one direction of a recurrent layer, where they are known.
+
+    Attributes:
+        trained: Whether training changes them.
+        kernel: Of the inputs.
+        recurrent: Of the state.
+        bias: One vector, or two (Keras's GRU) as one variable.
+    """
+
+    trained: bool
+    kernel: Variable | None = None
+    recurrent: Variable | None = None
+    bias: Variable | None = None
+
+
 @dataclass(slots=True)
 class Weights:
     """Every constant of a model as a tensor, once.
@@ -65,13 +85,18 @@ class Weights:
     """
 
     variables: Mapping[str, Variable] | None = None
-    folded: Iterable[Variable] = ()
+    folded: Sequence[Variable] = ()
     origins: dict[str, Origin] = field(default_factory=dict)
     _made: dict[str, tuple[torch.Tensor, tuple[int, ...]]] = field(default_factory=dict)
     _left: Counter[int] = field(default_factory=Counter)
+    _cells: dict[str, dict[str, Variable]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self._left = Counter(variable.elements for variable in self.folded if variable.trainable)
+        for variable in self.folded:
+            scope, _, leaf = variable.name.rpartition("/")
+            if leaf in _CELL:
+                self._cells.setdefault(scope, {})[leaf] = variable
 
     def names(self, name: str) -> bool:
         """Whether an initializer is known to hold a variable."""
@@ -135,6 +160,66 @@ class Weights:
         """Note under which key of the state_dict a constant is."""
         variable = (self.variables or {}).get(name)
         self.origins[key] = Origin(name, variable.name if variable else "", self.order(name))
+
+    def record_as(self, key: str, name: str, variable: str) -> None:
+        """Note that a parameter was made of a part of an initializer, and of which variable that is, if it is known."""
+        self.origins[key] = Origin(name, variable)
+
+    def is_single(self, name: str) -> bool:
+        """Whether a constant may be taken apart: it is no variable as it is, and nothing else holds it."""
+        return name not in (self.variables or {}) and name not in self._made
+
+    def claim(self, kernel: int, recurrent: int, bias: int, directions: int, hint: str) -> list[Claim]:
+        """Find the variables behind a recurrent layer, which an export merges and reorders.
+
+        They are those of the only cells of the right sizes, or of the only ones whose name is in the hint.
+
+        Args:
+            kernel: How many numbers the kernel of one direction has.
+            recurrent: The same of the recurrent kernel.
+            bias: The same of one bias vector.
+            directions: How many there are.
+            hint: Names of values around the layer.
+
+        Returns:
+            One for each direction, forward first.
+        """
+        if self.variables is None:
+            return [Claim(trained=True)] * directions
+        sizes = (kernel, recurrent)
+        fits = {
+            scope: cell
+            for scope, cell in self._cells.items()
+            if tuple(cell[leaf].elements for leaf in _CELL[:2] if leaf in cell) == sizes
+            and ("bias" not in cell or cell["bias"].elements in {bias, 2 * bias})
+        }
+        if len(fits) > directions:
+            words = set(re.split(r"[/:]", hint))
+            fits = {scope: cell for scope, cell in fits.items() if words & set(scope.split("/")[:-1])}
+        scopes = sorted(fits, key=lambda scope: "backward" in scope)
+        if len(scopes) != directions or (directions == 2 and "backward" in scopes[0]):
+            return [Claim(trained=self._left[kernel] > 0)] * directions
+        for scope in scopes:
+            cell = self._cells.pop(scope)
+            self._left.subtract(variable.elements for variable in cell.values() if variable.trainable)
+        return [Claim(True, *(fits[scope].get(leaf) for leaf in _CELL)) for scope in scopes]  # noqa: FBT003 - trained
+
+    def dropped_bias(self, kernel: str, width: int) -> Variable | None:
+        """The bias that belongs to a layer's kernel by name, and that the export left out because it was zero.
+
+        Args:
+            kernel: The initializer that holds the kernel.
+            width: How many numbers the bias would have.
+        """
+        variable = (self.variables or {}).get(kernel)
+        scope, _, leaf = variable.name.rpartition("/") if variable else ("", "", "")
+        if leaf != "kernel":
+            return None
+        fits = (one for one in self.folded if one.name == f"{scope}/bias" and one.elements == width)
+        found = next(fits, None)
+        if found is not None:
+            self._left[width] -= found.trainable
+        return found
 
     def _knows(self, name: str, size: int) -> bool:
         """Whether training could change the constant: for all that is known, or since a variable became it."""
@@ -202,3 +287,32 @@ def attach(root: nn.Module, path: str, what: nn.Module | torch.Tensor, *, persis
     else:
         holder.register_buffer(name, what, persistent=persistent)
     return ".".join((*way, name))
+
+
+def drop_unread(root: nn.Module, code: fx.Graph) -> list[str]:
+    """Take out what no call of the code reads: constants that were looked at, and turned out not to be needed.
+
+    Args:
+        root: The module.
+        code: What it runs.
+
+    Returns:
+        The paths that parameters and buffers had.
+    """
+    read = {str(node.target) for node in code.nodes if node.op in {"get_attr", "call_module"}}
+
+    def is_read(path: str) -> bool:
+        parts = path.split(".")
+        return any(".".join(parts[:length]) in read for length in range(1, len(parts) + 1))
+
+    held = [*root.named_parameters(remove_duplicate=False), *root.named_buffers(remove_duplicate=False)]
+    dropped = [path for path, _ in held if not is_read(path)]
+    for path in dropped:
+        holder, _, leaf = path.rpartition(".")
+        delattr(root.get_submodule(holder), leaf)
+    for path, module in reversed(list(root.named_modules())):
+        empty = not any(True for _ in module.children()) and not module.state_dict() and type(module) is nn.Module
+        if path and empty and not any(True for _ in module.buffers()) and not is_read(path):
+            holder, _, leaf = path.rpartition(".")
+            delattr(root.get_submodule(holder), leaf)
+    return dropped

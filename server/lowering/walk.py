@@ -23,11 +23,16 @@ from server.lowering.host import HOST
 from server.lowering.layers import LAYERS
 from server.lowering.module import LoweredModule, Port
 from server.lowering.operators import OPERATORS
-from server.lowering.parameters import Variable, Weights, attach, path_of
+from server.lowering.operators.integers import as_int64, from_int64
+from server.lowering.parameters import Variable, Weights, attach, drop_unread, path_of
 from server.lowering.table import Operator
+from server.lowering.unsigned import is_widened, widened
 from server.lowering.values import host_values, is_small
 
 _ANCHOR: Final = "_anchor"
+# Of a call: the name of the value that it computes, and the node, where another could compute it as well.
+VALUE: Final = "segue_value"
+OPERATOR: Final = "segue_operator"
 
 
 def lower(
@@ -105,15 +110,35 @@ class Walk:
         self._code.eliminate_dead_code(lambda node: node.op in {"placeholder", "output"} or not _is_pure(node))
         self._code.lint()
         self.module.graph = self._code
+        for place in drop_unread(self.module, self._code):
+            self.weights.origins.pop(f"{self._prefix}{place}", None)
 
     def _node(self, node: Node) -> None:
         if node.outputs[0] in self.absorbed:
             self.bind(node.outputs[0], self.tensor(self.absorbed[node.outputs[0]]))
         elif node.outputs[0] in self.host_names:
             self._on_host(node)
+        elif is_widened(node, self.graph):
+            wide, narrows = widened(node, self.graph, self._converted)
+            self._tensor_node(wide)
+            if narrows:
+                result, dtype = self.tensor(node.outputs[0]), self.dtype(node.outputs[0], node)
+                self.bind(node.outputs[0], self.call(from_int64, result, dtype, name=node.outputs[0]))
         elif (layer := LAYERS.get(node.operator)) is not None and layer(node, self):
             self._count(node, "segue")
-        elif (control := CONTROL.get(node.operator)) is not None:
+        else:
+            self._tensor_node(node)
+
+    def _converted(self, function: Callable[[torch.Tensor], torch.Tensor], name: str) -> str:
+        """A value as another one, that only the walk knows."""
+        wide = f"{name}/int64" if function is as_int64 else f"{name}/ordered"
+        if wide not in self._tensors:
+            self.bind(wide, self.call(function, self.tensor(name), name=wide))
+        return wide
+
+    def _tensor_node(self, node: Node) -> None:
+        """A node that is no layer."""
+        if (control := CONTROL.get(node.operator)) is not None:
             control(node, self)
             self._count(node, "segue")
         elif (operator := OPERATORS.get(node.operator)) is not None:
@@ -129,14 +154,25 @@ class Walk:
         self.module.facts.suppliers[node.operator, supplier] += 1
 
     def _on_host(self, node: Node) -> None:
+        attributes = {name: _literal(value) for name, value in node.attributes.items()}
+        self._count(node, "segue")
         if node.operator in {"Shape", "Size"}:
+            constant = self.graph.constant(node.inputs[0])
+            if constant is not None:  # which is not read for its sizes: a copy that has no other use then goes
+                sizes = tuple(constant.dims)
+                self._numbers[node.outputs[0]] = sizes[attributes.get("start", 0) : attributes.get("end")]
+                if node.operator == "Size":
+                    self._numbers[node.outputs[0]] = elements(constant)
+                return
             arguments: list[Any] = [self.tensor(node.inputs[0])]
         else:
             arguments = [self.number(name) if name else None for name in node.inputs]
-        attributes = {name: _literal(value) for name, value in node.attributes.items()}
-        result = self.call(HOST[node.operator], *arguments, name=node.outputs[0], **attributes)
-        self._numbers[node.outputs[0]] = result
-        self._count(node, "segue")
+        if any(isinstance(each, fx.Node) for each in arguments):
+            result = self.call(HOST[node.operator], *arguments, name=node.outputs[0], **attributes)
+            result.meta[OPERATOR] = node
+            self._numbers[node.outputs[0]] = result
+        else:
+            self._numbers[node.outputs[0]] = HOST[node.operator](*arguments, **attributes)
 
     def _ours(self, node: Node, operator: Operator) -> None:
         if not operator.first <= node.version <= operator.last:
@@ -168,6 +204,7 @@ class Walk:
     def _foreign(self, node: Node) -> None:
         module, names = foreign.convert(node, self.graph)
         result = self.layer(path_of(node.name), module, *(self.tensor(name) for name in names), name=node.outputs[0])
+        result.meta[OPERATOR] = node
         self.bind(node.outputs[0], result)
 
     def bind(self, name: str, value: fx.Node) -> None:
@@ -182,7 +219,9 @@ class Walk:
 
     def call(self, function: Callable[..., Any], *arguments: Any, name: str, **keywords: Any) -> fx.Node:
         """Write a call of a function; `name` is the value that it is for."""
-        return self._code.create_node("call_function", function, arguments, keywords, _identifier(name))
+        node = self._code.create_node("call_function", function, arguments, keywords, _identifier(name))
+        node.meta[VALUE] = name
+        return node
 
     def layer(self, path: str, module: nn.Module, *arguments: Any, name: str) -> fx.Node:
         """Put a layer into the module and write a call of it."""
@@ -190,12 +229,18 @@ class Walk:
 
     def call_layer(self, place: str, *arguments: Any, name: str) -> fx.Node:
         """Write a call of a layer that the module has already."""
-        return self._code.create_node("call_module", place, arguments, {}, _identifier(name))
+        node = self._code.create_node("call_module", place, arguments, {}, _identifier(name))
+        node.meta[VALUE] = name
+        return node
 
     def record(self, place: str, names: Mapping[str, str]) -> None:
         """Note from which constants a layer's parameters come: attribute -> constant."""
         for attribute, name in names.items():
             self.weights.record(f"{self._prefix}{place}.{attribute}", name)
+
+    def record_as(self, key: str, name: str, variable: str) -> None:
+        """Note of which constant, and perhaps variable, a parameter was made."""
+        self.weights.record_as(f"{self._prefix}{key}", name, variable)
 
     def body(self, graph: Graph, label: str) -> fx.Node:
         """Lower a body into a module of its own, and write what refers to it."""

@@ -15,7 +15,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from server.errors import NameLocked, RepositoryUnwritable
-from server.repository.names import WORK_FOLDER, check_model_name, is_model_name, parse_version
+from server.repository.names import WITHDRAWN, WORK_FOLDER, check_model_name, is_model_name, parse_version
 
 logger = logging.getLogger(__name__)
 
@@ -52,6 +52,47 @@ class Repository:
     def versions(self, name: str) -> Mapping[int, Path]:
         """The version folders of one model, lowest first; empty if there is no such model."""
         return version_folders(self.root / check_model_name(name))
+
+    def withdrawn(self, name: str) -> Mapping[int, Path]:
+        """The versions of a model that were taken out of service, lowest first."""
+        return version_folders(self.root / check_model_name(name) / WITHDRAWN)
+
+    def withdraw(self, name: str, version: int) -> None:
+        """Take a version out of service with one rename: servers unload it. It is kept, and can be restored.
+
+        Raises:
+            NameLocked: another process holds the name.
+            RepositoryUnwritable: the folder cannot be written to.
+        """
+        folder = self.root / check_model_name(name)
+        with self._changing(name):
+            (folder / WITHDRAWN).mkdir(exist_ok=True)
+            (folder / str(version)).rename(folder / WITHDRAWN / str(version))
+            _sync(folder)
+
+    def restore(self, name: str, version: int) -> None:
+        """Put a withdrawn version back with one rename.
+
+        Raises:
+            NameLocked: another process holds the name.
+            RepositoryUnwritable: the folder cannot be written to.
+        """
+        folder = self.root / check_model_name(name)
+        with self._changing(name):
+            (folder / WITHDRAWN / str(version)).rename(folder / str(version))
+            with suppress(OSError):
+                (folder / WITHDRAWN).rmdir()
+            _sync(folder)
+
+    @contextmanager
+    def _changing(self, name: str) -> Iterator[None]:
+        work = self.root / WORK_FOLDER
+        try:
+            with _lock(work, name), writing(self.root):
+                yield
+        finally:
+            with suppress(OSError):
+                work.rmdir()
 
     @contextmanager
     def publishing(self, name: str) -> Iterator["Publication"]:
@@ -128,7 +169,9 @@ class Publication:
     def _rename(self) -> tuple[int, Path]:
         target = self._repository.root / self.name
         while True:
-            version = max(self._repository.versions(self.name), default=0) + 1
+            # A number is never given twice, or a client that asks for it would be answered by another model.
+            taken = {*self._repository.versions(self.name), *self._repository.withdrawn(self.name)}
+            version = max(taken, default=0) + 1
             try:
                 if target.exists():
                     self.folder.rename(target / str(version))

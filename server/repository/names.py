@@ -13,6 +13,8 @@ _INT64_MAX = 2**63 - 1
 
 # Our own folder inside a repository, for locks and unfinished packages. Hidden, so no model name can be it.
 WORK_FOLDER = ".segue"
+# Inside a model's folder: versions that were taken out of service.
+WITHDRAWN = ".withdrawn"
 MANIFEST = "manifest.json"
 GOLDEN = "golden.npz"
 # The parameters that a SavedModel brought for TensorFlow Serving, as they were.

@@ -1,1 +1,1 @@
-"""Which backend runs a batch: pure logic, driven by a clock that is passed in."""
+"""Which backend runs a batch: pure logic. No I/O, no threads, no clock of its own, no numpy, and no backend."""

@@ -8,7 +8,9 @@ import hashlib
 import hmac
 import logging
 import stat
+import threading
 import time
+import weakref
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
@@ -34,37 +36,36 @@ class TokensRefused(Exception):
 class Tokens:
     """The tokens of a file, read again when it changes. Kept as digests, whose length tells nothing."""
 
-    def __init__(self, file: Path, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, file: Path) -> None:
         """Read the file.
 
         Args:
             file: A token a line; empty lines and those that begin with # are left out.
-            clock: Seconds.
 
         Raises:
             TokensRefused: It cannot be read, others can read it too, or what is in it are no tokens.
         """
         self._file = file
-        self._clock = clock
-        self._look = clock() + _LOOK_SECONDS
         self._seen = fingerprint(file)
         self._digests = _read(file)
 
     def accept(self, token: str) -> bool:
-        """Whether it is one of them. Takes the same time wherever it differs."""
-        self._look_again()
+        """Whether it is one of them. Takes the same time wherever it differs, and never looks at the file."""
         digest = _digest(token)
         found = False
         for each in self._digests:
             found |= hmac.compare_digest(each, digest)
         return found
 
-    def _look_again(self) -> None:
-        """Once a second, see whether the file has changed. One that cannot be used leaves the tokens as they are."""
-        now = self._clock()
-        if now < self._look:
-            return
-        self._look = now + _LOOK_SECONDS
+    def watch(self) -> None:
+        """Look at the file every second from now on, as long as somebody has these tokens.
+
+        In a thread of its own: a disk may take its time, and a file may have been replaced by a pipe.
+        """
+        threading.Thread(target=_watch, args=(weakref.ref(self),), name="tokens", daemon=True).start()
+
+    def look(self) -> None:
+        """Read the file again if it has changed. One that cannot be used leaves the tokens as they are."""
         seen = fingerprint(self._file)
         if seen == self._seen:
             return
@@ -75,6 +76,16 @@ class Tokens:
             logger.error("the tokens of before remain valid: %s", error)  # noqa: TRY400 - the text says it all
         else:
             logger.info("%d token(s) are valid now: %s has changed", len(self._digests), self._file)
+
+
+def _watch(reference: "weakref.ref[Tokens]") -> None:
+    while (tokens := reference()) is not None:
+        try:
+            tokens.look()
+        except Exception:
+            logger.exception("the tokens of before remain valid")  # a fault of ours must not end the watch for good
+        del tokens  # nothing but this thread may be left to keep them
+        time.sleep(_LOOK_SECONDS)
 
 
 class Gate:

@@ -6,6 +6,7 @@ Methods take and return bytes: gRPC hands the request over as it came, so that i
 of it becomes an object.
 """
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
@@ -17,7 +18,7 @@ from server.calls import Watcher
 from server.errors import MalformedRequest, MethodUnsupported, SegueError
 from server.metrics import Metrics
 from server.services.authorisation import REFUSAL
-from server.services.exchange import ErrorReply, Exchange
+from server.services.exchange import Errand, ErrorReply, Exchange
 from server.services.statuses import Code, status_code, status_text
 from server.services.transport import Rpc
 
@@ -28,6 +29,15 @@ _NO_MESSAGE = MethodUnsupported("the method takes one message, and none came")
 MOST_BYTES = 1 << 16
 """Of a request that is answered whatever else there is to do: it is parsed in the polling thread."""
 
+# Requests that gain from being run beside each other: more than cores (those that this process may use) only make each
+# of them late. Of those that one run may answer there may be as many as there are workers.
+_AT_ONCE = len(os.sched_getaffinity(0)) + 1
+_ALL = 0
+
+
+def _nothing() -> None:
+    """What a request without a lease gives back."""
+
 
 class Prediction(Protocol):
     """A request for a model, checked and ready to run. It holds a lease until `release`."""
@@ -36,10 +46,6 @@ class Prediction(Protocol):
 
     def answer_now(self) -> bytes | None:
         """Run it if it takes so little that handing it to another thread would take longer, and need not wait."""
-        ...
-
-    def at_once(self) -> int:
-        """Requests of this kind that gain from being run beside each other; 0 if as many as there may be."""
         ...
 
     def together(self) -> int:
@@ -156,9 +162,11 @@ class Edge:
         def begin(rpc: Rpc) -> None:
             def then(data: bytes | None) -> None:
                 exchange = self._exchange(name, full_name, rpc, data)
-                if data is not None:
-                    self._predict(predictor, exchange, data)
-                calls.leave()
+                try:
+                    if data is not None:
+                        self._predict(predictor, exchange, data)
+                finally:
+                    calls.leave()
 
             rpc.receive(then)
 
@@ -240,10 +248,12 @@ class Edge:
         def begin(rpc: Rpc) -> None:
             def then(data: bytes | None) -> None:
                 exchange = self._exchange(name, full_name, rpc, data, error_reply)
-                if data is not None:
-                    held = weight * len(data)
-                    self._submit(exchange, held, lambda: method(data, rpc), lane=lane_of(data), workers=workers)
-                calls.leave()
+                try:
+                    if data is not None:
+                        held = weight * len(data)
+                        self._submit(exchange, held, lambda: method(data, rpc), lane=lane_of(data), workers=workers)
+                finally:
+                    calls.leave()
 
             rpc.receive(then)
 
@@ -255,30 +265,28 @@ class Edge:
             answer = self._answer_large(predictor, exchange.rpc, data)
             self._submit(exchange, len(data), answer, lane=predictor.model_of(data))
             return
+        prediction = None
         try:
             prediction = predictor.prepare(data, exchange.rpc)
+            message = prediction.answer_now() if self._may_answer_here() else None
         except Exception as error:  # noqa: BLE001 - the outermost guard: see Exchange.fail
+            if prediction is not None:
+                prediction.release()
             exchange.fail(error)
             return
-        if self._may_answer_here():
-            try:
-                message = prediction.answer_now()
-            except Exception as error:  # noqa: BLE001 - the outermost guard: see Exchange.fail
-                prediction.release()
-                exchange.fail(error)
-                return
-            if message is not None:
-                prediction.release()
-                exchange.reply(message)
-                return
+        if message is not None:
+            prediction.release()
+            exchange.reply(message)
+            return
+        together = prediction.together()
         self._submit(
             exchange,
             len(data) + prediction.memory(),
             prediction.answer,
             lane=prediction.model,
             release=prediction.release,
-            at_once=prediction.at_once(),
-            together=prediction.together(),
+            at_once=_ALL if together > 1 else _AT_ONCE,
+            together=together,
         )
 
     def _answer_large(self, predictor: Predictor, rpc: Rpc, data: bytes) -> Callable[[], bytes]:
@@ -306,28 +314,27 @@ class Edge:
         *,
         lane: str,
         workers: Workers | None = None,
-        release: Callable[[], None] | None = None,
+        release: Callable[[], None] = _nothing,
         at_once: int | None = None,
         together: int = 1,
     ) -> None:
         """Have workers answer. `release` is called once, whatever happens."""
 
         def let_go() -> None:
-            if release is not None:
-                release()
+            release()
             self._budget.give_back(held)
 
         try:
             self._budget.take(held)
         except SegueError as error:
-            if release is not None:
-                release()
+            release()
             exchange.fail(error)
             return
+        errand = Errand(exchange, answer, let_go)
         try:
-            (workers or self._workers).submit(lane, exchange.to_run(answer, let_go), at_once, together)
+            (workers or self._workers).submit(lane, errand, at_once, together)
         except SegueError as error:
-            exchange.refuse(error)
+            errand.refuse(error)
 
 
 def _no_lane(_data: bytes) -> str:

@@ -26,21 +26,9 @@ _DO_NOT_RETRY: Metadata = (("grpc-retry-pushback-ms", "-1"),)
 
 
 class Exchange:
-    """Ends a request well or with an error, once. See admission.Work for its way through the workers."""
+    """Ends a request well or with an error, once."""
 
-    __slots__ = (
-        "_answer",
-        "_budget",
-        "_error_reply",
-        "_let_go",
-        "_metrics",
-        "_name",
-        "_size",
-        "_watchers",
-        "call",
-        "deadline",
-        "rpc",
-    )
+    __slots__ = ("_budget", "_error_reply", "_metrics", "_name", "_size", "_watchers", "call", "rpc")
 
     def __init__(
         self,
@@ -68,50 +56,14 @@ class Exchange:
         """
         self.rpc = rpc
         self.call = calls.begin(full_name, rpc)
-        self.deadline = rpc.deadline
         self._name = name
         self._size = size
         self._metrics = metrics
         self._budget = budget
         self._watchers = watchers
         self._error_reply = error_reply
-        self._answer: Callable[[], bytes] = _unanswered
-        self._let_go: Callable[[], None] = _nothing
         for watcher in watchers:
             watcher.begin(self.call)
-
-    @property
-    def cancelled(self) -> bool:
-        """Whether the client has gone."""
-        return self.rpc.cancelled
-
-    def to_run(self, answer: Callable[[], bytes], let_go: Callable[[], None]) -> "Exchange":
-        """Say what a worker is to do: `answer`; and, whatever happens, `let_go` at the end, once."""
-        self._answer = answer
-        self._let_go = let_go
-        self.call.queued = calls.now()
-        return self
-
-    def run(self) -> None:
-        """Answer, and let go of what the request holds."""
-        calls.enter(self.call)
-        self.call.taken = calls.now()
-        try:
-            self.reply(self._answer())
-        except Exception as error:  # noqa: BLE001 - the outermost guard: see `fail`
-            self.fail(error)
-        finally:
-            self._let_go()
-            calls.leave()
-
-    def refuse(self, error: SegueError) -> None:
-        """Answer that it will not be run."""
-        calls.enter(self.call)
-        try:
-            self.fail(error)
-        finally:
-            self._let_go()
-            calls.leave()
 
     def reply(self, message: bytes) -> None:
         """End well."""
@@ -145,9 +97,50 @@ class Exchange:
         return f"internal error, reference {reference}: see the server's log"
 
 
-def _unanswered() -> bytes:
-    raise AssertionError("an exchange was run before it was said how")
+class Errand:
+    """An exchange on its way through the workers: an admission.Work."""
 
+    __slots__ = ("_answer", "_exchange", "_let_go", "deadline")
 
-def _nothing() -> None:
-    """The request holds nothing."""
+    def __init__(self, exchange: Exchange, answer: Callable[[], bytes], let_go: Callable[[], None]) -> None:
+        """Begin to wait.
+
+        Args:
+            exchange: Is ended when this is run or refused.
+            answer: What a worker is to do.
+            let_go: Is called at the end, once, whatever happens.
+        """
+        self._exchange = exchange
+        self._answer = answer
+        self._let_go = let_go
+        self.deadline = exchange.rpc.deadline
+        exchange.call.queued = calls.now()
+
+    @property
+    def cancelled(self) -> bool:
+        """Whether the client has gone."""
+        return self._exchange.rpc.cancelled
+
+    def run(self) -> None:
+        """Answer, and let go of what the request holds."""
+        exchange = self._exchange
+        calls.enter(exchange.call)
+        exchange.call.taken = calls.now()
+        try:
+            message = self._answer()
+        except Exception as error:  # noqa: BLE001 - the outermost guard: see Exchange.fail
+            exchange.fail(error)
+        else:
+            exchange.reply(message)
+        finally:
+            self._let_go()
+            calls.leave()
+
+    def refuse(self, error: SegueError) -> None:
+        """Answer that it will not be run."""
+        calls.enter(self._exchange.call)
+        try:
+            self._exchange.fail(error)
+        finally:
+            self._let_go()
+            calls.leave()

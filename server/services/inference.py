@@ -4,8 +4,9 @@ The texts are TensorFlow Serving's; the rules of signatures and results are in s
 """
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 from google.protobuf.message import Message
 
@@ -19,10 +20,21 @@ from server.lifecycle.servable import Servable
 from server.metrics import Metrics
 from server.request_metrics import RequestTimer
 from server.services.edge import Method
-from server.services.statuses import acquire, parse
+from server.services.statuses import acquire, parse, peek_loaded_model
 from server.services.transport import Rpc
 from server.signatures import DEFAULT_SIGNATURE, ServedSignature
-from server.wire.requests import ModelSpec, peek_model_name, spec_from_proto
+from server.wire.merging import Inner
+from server.wire.requests import spec_from_proto
+from server.wire.scanner import Allowance
+
+Result = TypeVar("Result", inference_pb2.ClassificationResult, inference_pb2.RegressionResult)
+
+# Where the Examples of a request lie, for all three kinds: input, then example_list or example_list_with_context.
+_LISTS: Inner = {0x12: {0x0A: None, 0x12: None}}
+# A row takes a microsecond in Python before it is parsed: four seconds for as many as this, and nobody sends more.
+_MOST_FIELDS = 1 << 22
+
+T = TypeVar("T", bound=Message)
 
 _NO_SIGNATURE = "No signature was found with the name"
 _NOT_IN_GRAPH = "Requested signature not found in model graph"
@@ -51,37 +63,24 @@ class InferenceService:
         return {"Classify": self.classify, "Regress": self.regress, "MultiInference": self.multi_inference}
 
     def model_of(self, data: bytes) -> str:
-        """The model whose turn a request takes: its name if it is loaded and easily found, else ""."""
-        for depth in (0, 1):
-            if self._models.has(name := peek_model_name(data, depth)):
-                return name
-        return ""
+        """The model whose turn a request takes."""
+        return peek_loaded_model(self._models, data, depths=(0, 1))
 
     def classify(self, data: bytes, rpc: Rpc) -> bytes:
         """Answer a ClassificationRequest."""
-        request = parse(inference_pb2.ClassificationRequest, data)
-        with acquire(self._models, _spec_of(request)).leased() as servable:
-            signature = inference.find_signature(servable.signatures, request.model_spec.signature_name, _NO_SIGNATURE)
-            wanted = inference.check_classification(signature)
-            run = self._run(servable, signature, wanted, request.input, method="Classify", rpc=rpc)
-            result = inference.classification_result(run.outputs, run.rows)
-            reply = inference_pb2.ClassificationResponse(result=result, model_spec=_spec(servable, signature))
-            return self._encoded(reply, "Classify", servable, [run])
+        request = _parsed(inference_pb2.ClassificationRequest, data)
+        check, make = inference.check_classification, inference.classification_result
+        return self._answer(request, "Classify", check, make, inference_pb2.ClassificationResponse, rpc=rpc)
 
     def regress(self, data: bytes, rpc: Rpc) -> bytes:
         """Answer a RegressionRequest."""
-        request = parse(inference_pb2.RegressionRequest, data)
-        with acquire(self._models, _spec_of(request)).leased() as servable:
-            signature = inference.find_signature(servable.signatures, request.model_spec.signature_name, _NO_SIGNATURE)
-            wanted = inference.check_regression(signature)
-            run = self._run(servable, signature, wanted, request.input, method="Regress", rpc=rpc)
-            result = inference.regression_result(run.outputs, run.rows)
-            reply = inference_pb2.RegressionResponse(result=result, model_spec=_spec(servable, signature))
-            return self._encoded(reply, "Regress", servable, [run])
+        request = _parsed(inference_pb2.RegressionRequest, data)
+        check, make = inference.check_regression, inference.regression_result
+        return self._answer(request, "Regress", check, make, inference_pb2.RegressionResponse, rpc=rpc)
 
     def multi_inference(self, data: bytes, rpc: Rpc) -> bytes:
         """Answer a MultiInferenceRequest: several signatures of one version on the same Examples."""
-        request = parse(inference_pb2.MultiInferenceRequest, data)
+        request = _parsed(inference_pb2.MultiInferenceRequest, data)
         spec = request.tasks[0].model_spec if request.tasks else model_pb2.ModelSpec()
         reply = inference_pb2.MultiInferenceResponse()
         with acquire(self._models, spec_from_proto(spec)).leased() as servable:
@@ -105,6 +104,25 @@ class InferenceService:
             run.timer.answered(call, run.begin, runs[-1].end, end)
         self._metrics.ended(method, servable.name, "OK")
         return data
+
+    def _answer(
+        self,
+        request: inference_pb2.ClassificationRequest | inference_pb2.RegressionRequest,
+        method: str,
+        check: Callable[[ServedSignature], tuple[str, ...]],
+        make: Callable[[Mapping[str, Array], int], Result],
+        reply_of: Callable[..., Message],
+        *,
+        rpc: Rpc,
+    ) -> bytes:
+        """Answer with the result of one signature, made of its outputs and the number of rows."""
+        spec = spec_from_proto(request.model_spec) if request.HasField("model_spec") else None
+        with acquire(self._models, spec).leased() as servable:
+            signature = inference.find_signature(servable.signatures, request.model_spec.signature_name, _NO_SIGNATURE)
+            wanted = check(signature)
+            run = self._run(servable, signature, wanted, request.input, method=method, rpc=rpc)
+            reply = reply_of(result=make(run.outputs, run.rows), model_spec=_spec(servable, signature))
+            return self._encoded(reply, method, servable, [run])
 
     def _run(
         self,
@@ -135,8 +153,9 @@ class InferenceService:
         return _Run(outputs, len(rows), timer, begin, end)
 
 
-def _spec_of(request: inference_pb2.ClassificationRequest | inference_pb2.RegressionRequest) -> ModelSpec | None:
-    return spec_from_proto(request.model_spec) if request.HasField("model_spec") else None
+def _parsed(kind: type[T], data: bytes) -> T:
+    """A request with Examples."""
+    return parse(kind, data, _LISTS, Allowance(_MOST_FIELDS))
 
 
 def _check_tasks(

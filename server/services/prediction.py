@@ -1,6 +1,5 @@
 """tensorflow.serving.PredictionService: Predict and GetModelMetadata."""
 
-import os
 import time
 from collections.abc import Mapping, Sequence
 
@@ -12,14 +11,13 @@ from server.lifecycle.manager import ModelManager
 from server.lifecycle.servable import Servable
 from server.metrics import Metrics
 from server.services.edge import Method
-from server.services.statuses import acquire, parse
+from server.services.statuses import acquire, parse, peek_loaded_model
 from server.services.transport import Rpc
 from server.signatures import Call, ServedSignature
 from server.wire.requests import (
     PredictRequest,
     is_known_layout,
     parse_predict_request,
-    peek_model_name,
     spec_from_proto,
 )
 from server.wire.responses import encode_predict_response
@@ -28,9 +26,6 @@ SIGNATURE_DEF = "signature_def"
 
 # Whatever is in a request of this size, it is parsed in about a millisecond.
 _SMALL_BYTES = 1 << 12
-
-# Those that this process may use.
-_CORES = len(os.sched_getaffinity(0))
 
 # Requests whose arrays take more than this are never run in the polling thread.
 _QUICK_BYTES = 1 << 18
@@ -50,8 +45,7 @@ class PredictionService:
 
     def model_of(self, data: bytes) -> str:
         """See edge.Predictor."""
-        name = peek_model_name(data)
-        return name if self._models.has(name) else ""
+        return peek_loaded_model(self._models, data)
 
     def is_plain(self, data: bytes) -> bool:
         """See edge.Predictor."""
@@ -98,6 +92,7 @@ class Prediction:
 
     __slots__ = (
         "_begin",
+        "_call",
         "_memory",
         "_request",
         "_rpc",
@@ -129,10 +124,7 @@ class Prediction:
         self._begin = begin
         self._size = size
         self._memory = memory
-
-    def at_once(self) -> int:
-        """See edge.Prediction: more runs than cores only make each of them late; but a batch is made of many."""
-        return 0 if self._servable.rows_together(self._signature) > 1 else _CORES + 1
+        self._call: Call | None = None
 
     def memory(self) -> int:
         """See edge.Prediction."""
@@ -146,19 +138,25 @@ class Prediction:
         """See edge.Prediction: judged by how long the signature took of late for requests of such a size."""
         if self._memory > _QUICK_BYTES or not self._signature.quickness.is_quick(self._size):
             return None
-        call = self._signature.call(self._request.inputs, self._request.output_filter)
+        call = self._bound()
         begin = time.perf_counter()
         arrays = self._servable.run_now(self._signature, call.feeds, [name for _, name in call.outputs])
         return None if arrays is None else self._finish(call, arrays, begin)
 
     def answer(self) -> bytes:
         """See edge.Prediction."""
-        call = self._signature.call(self._request.inputs, self._request.output_filter)
+        call = self._bound()
         begin = time.perf_counter()
         names = [name for _, name in call.outputs]
         rpc = self._rpc
         arrays = self._servable.run(self._signature, call.feeds, names, rpc.deadline, rpc.is_cancelled)
         return self._finish(call, arrays, begin)
+
+    def _bound(self) -> Call:
+        """The feeds and outputs, checked and made once: `answer` follows an `answer_now` that had to wait."""
+        if self._call is None:
+            self._call = self._signature.call(self._request.inputs, self._request.output_filter)
+        return self._call
 
     def _finish(self, call: Call, arrays: Sequence[Array], run_begin: float) -> bytes:
         """Encode the answer, and note what it took."""

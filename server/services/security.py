@@ -55,6 +55,8 @@ def secure(config: ServerConfig, refused: Callable[[str], None]) -> Security:
             f"--admin on {config.host} would let the whole network change what is served: add --token-file or "
             "--tls-client-ca, or listen on 127.0.0.1"
         )
+    if tokens:
+        tokens.watch()
     words = "mutual TLS" if mutual else "TLS" if certificates else "no TLS"
     return Security(
         certificates.credentials() if certificates else None,

@@ -3,7 +3,7 @@
 Status codes are decided here and nowhere else.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TypeVar
 
 import grpc
@@ -34,7 +34,9 @@ from server.errors import (
 )
 from server.lifecycle.manager import ModelManager
 from server.lifecycle.servable import Servable
-from server.wire.requests import ModelSpec
+from server.wire.merging import Inner, parse_in_parts
+from server.wire.requests import ModelSpec, peek_model_name
+from server.wire.scanner import Allowance, WireError
 
 Code = grpc.StatusCode
 
@@ -79,16 +81,24 @@ def status_text(message: str) -> str:
     return data[:_MAX_MESSAGE].decode(errors="ignore") + "...TRUNCATED"
 
 
-def parse(kind: type[T], data: bytes) -> T:
+def parse(kind: type[T], data: bytes, inner: Inner | None = None, allowance: Allowance | None = None) -> T:
     """Parse a request that is not on the hot path.
+
+    Args:
+        kind: What it is.
+        data: Its bytes.
+        inner: Where a large one may be cut: see `parse_in_parts`.
+        allowance: What its fields are taken from, if it is cut.
 
     Raises:
         MalformedRequest: the bytes are not such a message.
     """
     try:
-        return kind.FromString(data)
+        return parse_in_parts(kind, data, inner or {}, allowance)
     except DecodeError as error:
         raise MalformedRequest("the bytes do not parse", kind.DESCRIPTOR.full_name) from error
+    except WireError as error:
+        raise MalformedRequest(str(error), kind.DESCRIPTOR.full_name) from error
 
 
 def acquire(models: ModelManager, spec: ModelSpec | None) -> Servable:
@@ -106,3 +116,14 @@ def acquire(models: ModelManager, spec: ModelSpec | None) -> Servable:
     if (call := calls.current()) is not None:
         call.answered_by(servable.name, servable.version)
     return servable
+
+
+def peek_loaded_model(models: ModelManager, data: bytes, depths: Sequence[int] = (0,)) -> str:
+    """The name of the model that a request is for, if it is loaded and easily found; else "".
+
+    Args:
+        models: Those that are loaded.
+        data: The request.
+        depths: Where its ModelSpec may be: see `peek_model_name`.
+    """
+    return next((name for depth in depths if models.has(name := peek_model_name(data, depth))), "")

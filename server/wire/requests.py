@@ -15,8 +15,9 @@ from protos.serving import model_pb2, predict_pb2
 from server.errors import MalformedRequest
 from server.wire.encoding import length_delimited
 from server.wire.layouts import Layouts, layout_of
-from server.wire.scanner import MAX_DEPTH, WireError, fields, long_size
+from server.wire.scanner import MAX_DEPTH, Allowance, WireError, fields, long_size
 from server.wire.tensors import RawTensor, scan_tensor
+from server.wire.values import slices
 
 # Tags of PredictRequest's fields: field number << 3 | wire type.
 _MODEL_SPEC, _INPUTS, _OUTPUT_FILTER, _STREAMED_OPTIONS, _REQUEST_OPTIONS = 0x0A, 0x12, 0x1A, 0x2A, 0x3A
@@ -26,6 +27,7 @@ _KEY, _VALUE = 0x0A, 0x12
 MAX_INPUTS = 4096
 """Tensors in a request, and names in its output_filter that are kept: no signature has as many."""
 
+_NO_GROUPS = 0  # levels: a group is passed over field by field, however many it has
 _PEEKED = 64  # fields that are looked at for a name, whatever else a request holds
 _MAX_OPTION_BYTES = 1 << 16  # they are checked by building protobuf objects, so their size is bounded
 _MAX_SPEC_BYTES = _MAX_NAME_BYTES = 1 << 16  # texts that name what is not there end after 1 KiB
@@ -72,7 +74,8 @@ def parse_predict_request(data: bytes) -> PredictRequest:
     Tensors are found but not looked into: that is for `RawTensor.to_numpy`, once they are known to be wanted.
 
     Raises:
-        MalformedRequest: The bytes are no PredictRequest, or it has more than MAX_INPUTS inputs.
+        MalformedRequest: The bytes are no PredictRequest, or it has more than MAX_INPUTS inputs or more fields than
+            scanner.Allowance allows.
         MalformedTensor: An input holds what no request may hold, whatever the model.
     """
     known = _LAYOUTS.find(data)
@@ -106,7 +109,8 @@ def peek_model_name(data: bytes, depth: int = 0) -> str:
     try:
         for _ in range(depth + 1):
             found = next(
-                ((b, e) for tag, b, e in islice(fields(data, start, stop), _PEEKED) if tag == _MODEL_SPEC), None
+                ((b, e) for tag, b, e in islice(fields(data, start, stop, _NO_GROUPS), _PEEKED) if tag == _MODEL_SPEC),
+                None,
             )
             if found is None:
                 return ""
@@ -123,9 +127,10 @@ def _parse(data: bytes) -> PredictRequest:
     inputs: dict[str, RawTensor] = {}
     output_filter: list[str] = []
     has_spec = False
-    for tag, start, stop in fields(data, 0, len(data)):
+    allowance = Allowance()
+    for tag, start, stop in fields(data, 0, len(data), allowance=allowance):
         if tag == _INPUTS:
-            tensor = parse_entry(data, start, stop)
+            tensor = parse_entry(data, start, stop, allowance)
             if tensor.alias in inputs:
                 inputs[tensor.alias].check_values()  # the last one wins, but protobuf minds the others too
             inputs[tensor.alias] = tensor
@@ -148,8 +153,14 @@ def _parse(data: bytes) -> PredictRequest:
     return PredictRequest(_model_spec(bytes(specs)) if has_spec else None, inputs, tuple(output_filter))
 
 
-def parse_entry(data: bytes, start: int, stop: int) -> RawTensor:
+def parse_entry(data: bytes, start: int, stop: int, allowance: Allowance | None = None) -> RawTensor:
     """Parse one entry of a `map<string, TensorProto>`. A missing key or value is the empty one, as for protobuf.
+
+    Args:
+        data: Bytes that hold the entry.
+        start: Where it starts.
+        stop: Where it ends.
+        allowance: What its fields are taken from; by default it has its own.
 
     Raises:
         WireError: The bytes are no such entry.
@@ -157,31 +168,34 @@ def parse_entry(data: bytes, start: int, stop: int) -> RawTensor:
         UnicodeDecodeError: Its key is not UTF-8.
         MalformedTensor: See `scan_tensor`.
     """
-    plain = _plain_entry(data, start, stop)
+    allowance = allowance or Allowance()
+    plain = _plain_entry(data, start, stop, allowance)
     if plain is not None:
         return plain
     alias = ""
     value: tuple[int, int] | None = None
-    merged: bytearray | None = None
-    for tag, begin, end in fields(data, start, stop, MAX_DEPTH - 1):
+    merged: list[bytes] = []
+    for tag, begin, end in fields(data, start, stop, MAX_DEPTH - 1, allowance):
         if tag == _KEY:
             alias = _name(data, begin, end)
         elif tag == _VALUE:
             if value is not None:  # protobuf merges messages, which is to parse them one after the other
-                scan_tensor(alias, data, begin, end, MAX_DEPTH - 2)  # each must be a message by itself
-                if merged is None:
-                    scan_tensor(alias, data, *value, MAX_DEPTH - 2)
-                    merged = bytearray(data[value[0] : value[1]])
-                merged += data[begin:end]
+                scan_tensor(alias, data, begin, end, MAX_DEPTH - 2, allowance)  # each must be a message by itself
+                if not merged:
+                    scan_tensor(alias, data, *value, MAX_DEPTH - 2, allowance)
+                    merged += slices(data, *value)
+                merged += slices(data, begin, end)
             value = begin, end
-    if merged is not None:
-        return scan_tensor(alias, bytes(merged), 0, len(merged), MAX_DEPTH - 2)
+    if merged:
+        whole = b"".join(merged)
+        merged.clear()
+        return scan_tensor(alias, whole, 0, len(whole), MAX_DEPTH - 2, allowance)
     if value is None:
         return scan_tensor(alias, b"", 0, 0)
-    return scan_tensor(alias, data, *value, MAX_DEPTH - 2)
+    return scan_tensor(alias, data, *value, MAX_DEPTH - 2, allowance)
 
 
-def _plain_entry(data: bytes, start: int, stop: int) -> RawTensor | None:
+def _plain_entry(data: bytes, start: int, stop: int, allowance: Allowance) -> RawTensor | None:
     """Parse an entry that is a short key and then a value, as nearly all are; None if it is not."""
     try:
         size = data[start + 1]
@@ -193,7 +207,7 @@ def _plain_entry(data: bytes, start: int, stop: int) -> RawTensor | None:
         return None
     if begin + length != stop:  # no length reaches beyond the entry, for otherwise the sum is wrong
         return None
-    return scan_tensor(data[start + 2 : value].decode(), data, begin, stop, MAX_DEPTH - 2)
+    return scan_tensor(data[start + 2 : value].decode(), data, begin, stop, MAX_DEPTH - 2, allowance)
 
 
 def _name(data: bytes, start: int, stop: int) -> str:

@@ -13,6 +13,12 @@ VARINT, FIXED64, LENGTH, GROUP, GROUP_END, FIXED32 = range(6)
 MAX_DEPTH = 100
 """Messages and groups may be nested this deep, as in protobuf's own parser."""
 
+MAX_FIELDS = 1 << 18
+"""Fields of one message that are looked at one by one, its inner messages' too: hundreds of times what clients send."""
+
+MAX_STRINGS = 1 << 24
+"""Strings in the tensors of one message: an array of more would take more than a GiB."""
+
 _MAX_SIZE = 2**31 - 1
 _TRUNCATED = "it ends within a field"
 
@@ -21,7 +27,37 @@ class WireError(ValueError):
     """The bytes break the wire format; the text says how. Callers raise an error that names the message."""
 
 
-def fields(data: bytes, start: int, stop: int, depth: int = MAX_DEPTH) -> Iterator[tuple[int, int, int]]:
+class Allowance:
+    """What reading one message may cost, so that no message keeps a thread for minutes; its inner messages share it.
+
+    A field takes about a microsecond of Python, and as few as two bytes.
+    """
+
+    __slots__ = ("_most", "fields", "strings")
+
+    def __init__(self, fields: int = MAX_FIELDS, strings: int = MAX_STRINGS) -> None:
+        """Allow so many fields, and entries of string_val beside them, which cost a tenth."""
+        self.fields = fields
+        self.strings = strings
+        self._most = fields, strings
+
+    def take(self, fields: int, strings: int = 0) -> None:
+        """Use some of it.
+
+        Raises:
+            WireError: There is not so much left.
+        """
+        self.fields -= fields
+        self.strings -= strings
+        if self.fields < 0:
+            raise WireError(f"it has more than {self._most[0]} fields beside strings and numbers")
+        if self.strings < 0:
+            raise WireError(f"it has more than {self._most[1]} strings")
+
+
+def fields(
+    data: bytes, start: int, stop: int, depth: int = MAX_DEPTH, allowance: Allowance | None = None
+) -> Iterator[tuple[int, int, int]]:
     """Yield the fields of the message in `data[start:stop]`, in wire order.
 
     Args:
@@ -29,6 +65,7 @@ def fields(data: bytes, start: int, stop: int, depth: int = MAX_DEPTH) -> Iterat
         start: Where the message starts.
         stop: Where it ends.
         depth: How many more levels of groups are allowed.
+        allowance: What the fields are taken from; by default there is enough.
 
     Yields:
         Tag (field number << 3 | wire type), and where the field's payload starts and ends: that of a varint
@@ -36,9 +73,10 @@ def fields(data: bytes, start: int, stop: int, depth: int = MAX_DEPTH) -> Iterat
         of a group is all up to and including its end tag.
 
     Raises:
-        WireError: The message is cut off or breaks the wire format.
+        WireError: The message is cut off or breaks the wire format, or has more fields than are allowed.
     """
     position = start
+    allowance = allowance or Allowance(stop - start)  # no field takes less than two bytes
     try:
         while position < stop:
             tag = data[position]
@@ -53,7 +91,10 @@ def fields(data: bytes, start: int, stop: int, depth: int = MAX_DEPTH) -> Iterat
                     end, position = long_size(data, position - 1)
                 end += position
             else:
-                end = _skip(data, position, stop, tag, depth)
+                end = _skip(data, position, stop, tag, depth, allowance)
+            allowance.fields -= 1
+            if allowance.fields < 0:
+                allowance.take(0)
             if end > stop:
                 raise WireError(_TRUNCATED)
             if tag < 8:
@@ -119,7 +160,9 @@ def long_size(data: bytes, position: int) -> tuple[int, int]:
     return size, end
 
 
-def _skip(data: bytes, position: int, stop: int, tag: int, depth: int) -> int:
+def _skip(  # noqa: PLR0917 - what `fields` knows
+    data: bytes, position: int, stop: int, tag: int, depth: int, allowance: Allowance
+) -> int:
     """Find the end of a field's payload, for all wire types."""
     match tag & 7:
         case 0:  # VARINT
@@ -130,13 +173,15 @@ def _skip(data: bytes, position: int, stop: int, tag: int, depth: int) -> int:
             size, position = long_size(data, position)
             return position + size
         case 3:  # GROUP
-            return _skip_group(data, position, stop, tag, depth)
+            return _skip_group(data, position, stop, tag, depth, allowance)
         case 5:  # FIXED32
             return position + 4
     raise WireError("it has a field of an impossible wire type")
 
 
-def _skip_group(data: bytes, position: int, stop: int, tag: int, depth: int) -> int:
+def _skip_group(  # noqa: PLR0917 - what `fields` knows
+    data: bytes, position: int, stop: int, tag: int, depth: int, allowance: Allowance
+) -> int:
     """Find the end of a group: the end tag with the number of its start tag, past all that it holds."""
     open_groups = [tag]
     while open_groups:
@@ -144,6 +189,7 @@ def _skip_group(data: bytes, position: int, stop: int, tag: int, depth: int) -> 
             raise WireError(f"it nests more than {MAX_DEPTH} levels deep")
         if position >= stop:
             raise WireError(_TRUNCATED)
+        allowance.take(1)
         inner, position = _long_tag(data, position)
         if inner & 7 == GROUP:
             open_groups.append(inner)
@@ -151,5 +197,5 @@ def _skip_group(data: bytes, position: int, stop: int, tag: int, depth: int) -> 
             if inner - 1 != open_groups.pop():
                 raise WireError("it has a group that ends with another group's tag")
         else:
-            position = _skip(data, position, stop, inner, depth)
+            position = _skip(data, position, stop, inner, depth, allowance)
     return position

@@ -21,7 +21,7 @@ from protos.tensorflow import tensor_pb2
 from server.errors import MalformedTensor
 from server.wire.dtypes import BOOL, STRING, ElementType
 from server.wire.forms import TensorForm, form_of
-from server.wire.scanner import MAX_DEPTH, WireError, fields, varint
+from server.wire.scanner import MAX_DEPTH, Allowance, WireError, fields, varint
 from server.wire.values import Plain, find_plainly, find_values
 from server.wire.varints import count_varints, varint_blocks
 
@@ -229,13 +229,15 @@ class RawTensor:
     def _entry_strings(self) -> Iterator[bytes]:
         tag = STRING.field_number << 3 | 2
         data, position, stop = self.data, self.start, self.stop
-        while position < stop and data[position] == tag and data[position + 1] < 0x80:
-            begin = position + 2
-            position = begin + data[begin - 1]
-            yield data[begin:position]
-        for found, begin, end in fields(data, position, stop):
-            if found == tag:
-                yield data[begin:end]
+        while position < stop:
+            while position < stop and data[position] == tag and data[position + 1] < 0x80:
+                begin = position + 2
+                position = begin + data[begin - 1]
+                yield data[begin:position]
+            for found, begin, end in islice(fields(data, position, stop), 1):
+                position = end
+                if found == tag:
+                    yield data[begin:end]
 
     def _content_strings(self, count: int) -> Iterator[bytes]:
         """Cut TensorFlow's own coding of strings: all lengths as varints of 32 bits, then all bytes."""
@@ -267,7 +269,9 @@ class RawTensor:
             yield position, length & 0xFFFF_FFFF
 
 
-def scan_tensor(alias: str, data: bytes, start: int, stop: int, depth: int = MAX_DEPTH) -> RawTensor:
+def scan_tensor(  # noqa: PLR0917 - a place, and what is allowed there
+    alias: str, data: bytes, start: int, stop: int, depth: int = MAX_DEPTH, allowance: Allowance | None = None
+) -> RawTensor:
     """Find type, shape and values of the TensorProto in `data[start:stop]`, without copying numbers.
 
     Args:
@@ -276,16 +280,18 @@ def scan_tensor(alias: str, data: bytes, start: int, stop: int, depth: int = MAX
         start: Where the message starts.
         stop: Where it ends.
         depth: How many more levels of messages and groups are allowed.
+        allowance: What its fields are taken from; by default it has its own.
 
     Raises:
-        WireError: The bytes are no TensorProto.
+        WireError: The bytes are no TensorProto, or have more fields than are allowed.
         DecodeError: The same, found by protobuf.
         MalformedTensor: It holds resource handles or variants, or a monstrous shape.
     """
-    plain = find_plainly(data, start, stop)
+    allowance = allowance or Allowance()
+    plain = find_plainly(data, start, stop, allowance)
     if plain is not None:
         return _plain_tensor(alias, data, plain, stop, depth)
-    found = find_values(alias, data, start, stop, depth)
+    found = find_values(alias, data, start, stop, depth, allowance)
     for shape in found.shapes[1:] and found.shapes:
         form_of(found.dtype, shape, depth - 1)  # each must be a message by itself
     form = form_of(found.dtype, b"".join(found.shapes), depth - 1)

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from converter import errors
-from converter.cli import EXIT_CODES, ExitCode, _with_subcommand
+from converter.cli import _with_subcommand
+from converter.exits import EXIT_CODES, ExitCode
 from tests.e2e.processes import convert
 
 

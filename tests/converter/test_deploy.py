@@ -23,7 +23,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     root = tmp_path_factory.mktemp("models")
     write_package(root / "affine" / "1")
     write_package(root / "broken" / "1", Affine(scale=2, claimed_scale=3))
-    made = Server(ServerConfig(repository=root, port=0, metrics_port=-1, lame_duck_seconds=0))
+    made = Server(ServerConfig(repository=root, port=0, backends="onnxruntime", metrics_port=-1, lame_duck_seconds=0))
     made.start()
     yield made
     made.stop()

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from converter.cli import ExitCode
+from converter.exits import ExitCode
 from tests.e2e.processes import convert, tree
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from converter.cli import ExitCode
+from converter.exits import ExitCode
 from examples.published_models import fetch
 from protos.tensorflow import saved_model_pb2, tensor_pb2
 from tests.e2e.processes import convert, tree

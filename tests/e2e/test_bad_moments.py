@@ -13,7 +13,7 @@ from pathlib import Path
 import grpc
 import pytest
 
-from converter.cli import ExitCode
+from converter.exits import ExitCode
 from examples.demo import free_port
 from tests.e2e.processes import Lines, serving, started, tree
 from tests.e2e.refusals import Place, Refusal, assert_says, check_refusal, new_place, refused, tiny_disk
@@ -167,14 +167,19 @@ def test_a_second_conversion_of_the_name_is_refused(zoo: Path, place: Place, pub
     assert not (place.repository / ".segue").exists()
 
 
-@pytest.mark.parametrize("size", ["4k", "16k"])
-def test_a_full_disk_under_the_repository(zoo: Path, place: Place, size: str) -> None:
-    """Whether the disk is full before the conversion or because of it: the repository is as it was."""
-    command = tiny_disk(place, place.repository, size, place.command(zoo / "linear", "--json"))
+def refused_on_tiny_disk(place: Place, folder: Path, size: str, source: Path) -> Refusal:
+    """Convert in vain with a folder on a disk of that size."""
+    command = tiny_disk(place, folder, size, place.command(source, "--json"))
     done = subprocess.run(
         command, env=place.environment, cwd=Path.cwd(), capture_output=True, text=True, timeout=240, check=False
     )
-    refusal = check_refusal(done.returncode, done.stdout, done.stderr)
+    return check_refusal(done.returncode, done.stdout, done.stderr)
+
+
+@pytest.mark.parametrize("size", ["4k", "16k"])
+def test_a_full_disk_under_the_repository(zoo: Path, place: Place, size: str) -> None:
+    """Whether the disk is full before the conversion or because of it: the repository is as it was."""
+    refusal = refused_on_tiny_disk(place, place.repository, size, zoo / "linear")
     words = ("No space is left", str(place.repository))
     assert_says(refusal, ExitCode.REPOSITORY, "RepositoryUnwritable", words, ("Free some space", "--repository"))
     assert (place.root / "left").read_text() == ""
@@ -183,11 +188,7 @@ def test_a_full_disk_under_the_repository(zoo: Path, place: Place, size: str) ->
 
 def test_a_full_disk_under_the_temporary_files(zoo: Path, place: Place) -> None:
     """The conversion's private folder is on another disk: that one is named, and the way to another."""
-    command = tiny_disk(place, place.temporary, "16k", place.command(zoo / "linear", "--json"))
-    done = subprocess.run(
-        command, env=place.environment, cwd=Path.cwd(), capture_output=True, text=True, timeout=240, check=False
-    )
-    refusal = check_refusal(done.returncode, done.stdout, done.stderr)
+    refusal = refused_on_tiny_disk(place, place.temporary, "16k", zoo / "linear")
     words = ("No space is left", str(place.temporary))
     assert_says(refusal, ExitCode.REPOSITORY, "DiskFull", words, ("Free some space", "TMPDIR"))
     assert (place.root / "left").read_text() == ""

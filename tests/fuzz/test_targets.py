@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.bad_requests import mutated
 from tests.fuzz.targets import TARGETS, seeds
+from tests.mutations import mutated
 
 CORPUS = Path(__file__).parents[1] / "corpus" / "fuzz"
 FOUND = sorted(CORPUS.glob("*/*"))

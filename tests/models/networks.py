@@ -75,11 +75,27 @@ def _application(build: Callable[..., Any], path: Path, size: int) -> None:
     model.save(path)
 
 
+def recurrent(path: Path, width: int = 32) -> None:
+    """Keras 2: a bidirectional GRU and an LSTM, over series of any length."""
+    import tf_keras  # noqa: PLC0415 - as above
+
+    layers = tf_keras.layers
+    model = tf_keras.Sequential([
+        layers.Input([None, 6], name="series"),
+        layers.Bidirectional(layers.GRU(width, return_sequences=True)),
+        layers.LSTM(width),
+        layers.Dense(3, name="classes"),
+    ])  # fmt: skip
+    disturb(model.variables)
+    model.save(path)
+
+
 NETWORKS: Final[dict[str, Callable[..., None]]] = {
     "bert": bert,
     "transformer": transformer,
     "resnet": resnet,
     "efficientnet": efficientnet,
+    "recurrent": recurrent,
 }
 
 

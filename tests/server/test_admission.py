@@ -138,17 +138,22 @@ def test_what_nobody_waits_for_is_not_run() -> None:
     assert not gone.began.is_set()
 
 
-def test_a_deadline_that_cannot_be_met_is_refused_at_once() -> None:
-    """By the model's pace of a request each second, the fourth in the queue does not even wait if it has 2 s."""
-    clock = Clock()
-    workers = Workers("test", 1, waiting=100, clock=clock)
-    for _ in range(20):
+def answer(workers: Workers, clock: Clock, count: int) -> None:
+    """Have so many requests for "m" answered one after the other, each in a second."""
+    for _ in range(count):
         job = Job()
         workers.submit("m", job)
         assert job.began.wait(SECONDS)
         clock.now += 1.0
         job.go.set()
         assert job.over.wait(SECONDS)
+
+
+def test_a_deadline_that_cannot_be_met_is_refused_at_once() -> None:
+    """By the model's pace of a request each second, the fourth in the queue does not even wait if it has 2 s."""
+    clock = Clock()
+    workers = Workers("test", 1, waiting=100, clock=clock)
+    answer(workers, clock, 20)
     queue = [Job() for _ in range(3)]
     for job in queue:
         workers.submit("m", job)
@@ -237,13 +242,7 @@ def test_what_is_not_run_does_not_count_as_an_answer() -> None:
     """Requests that expire in the queue make no model look fast."""
     clock = Clock()
     workers = Workers("test", 1, waiting=100, clock=clock)
-    for _ in range(40):
-        job = Job()
-        workers.submit("m", job)
-        assert job.began.wait(SECONDS)
-        clock.now += 1.0
-        job.go.set()
-        assert job.over.wait(SECONDS)
+    answer(workers, clock, 40)
     running = Job()
     workers.submit("m", running)
     assert running.began.wait(SECONDS)

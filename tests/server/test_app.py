@@ -55,7 +55,11 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     write_package(root / "affine" / "1")
     write_package(root / "affine" / "2")
     (root / "affine" / "2" / "golden.npz").write_bytes(b"damaged")
-    made = Server(ServerConfig(repository=root, port=0, metrics_port=0, lame_duck_seconds=0, grace_seconds=5))
+    made = Server(
+        ServerConfig(
+            repository=root, port=0, metrics_port=0, lame_duck_seconds=0, grace_seconds=5, backends="onnxruntime"
+        )
+    )
     made.start()
     yield made
     made.stop()

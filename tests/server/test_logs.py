@@ -45,6 +45,8 @@ def log() -> Iterator[io.StringIO]:
 
 def entries(stream: io.StringIO) -> list[dict[str, Any]]:
     """The lines so far."""
+    for handler in logging.getLogger().handlers:
+        handler.flush()
     return [json.loads(each) for each in stream.getvalue().splitlines()]
 
 

@@ -142,7 +142,7 @@ def test_failures_belong_to_the_model_that_was_found_and_made_up_names_to_none(s
 def test_no_other_path_has_a_page(server: Server) -> None:
     """A scraper with a wrong path reads that, not something else's metrics."""
     with pytest.raises(HTTPError, match="404"):
-        urlopen(f"http://127.0.0.1:{server.metrics_port}/", timeout=20)
+        urlopen(f"http://127.0.0.1:{server.metrics_port}/metric", timeout=20)
 
 
 def test_counters_do_not_go_back_when_a_version_goes(tmp_path: Path) -> None:

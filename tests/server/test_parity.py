@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 
 from server.arrays import Array
-from server.parity import Difference, Tolerance, compare, default_tolerance
+from server.backends.interface import Precision
+from server.parity import Difference, Tolerance, allowed, compare, default_tolerance
 
 EXACT = Tolerance(0.0, 0.0)
 LOOSE = Tolerance(1e-5, 1e-3)
@@ -93,3 +94,23 @@ def test_measurements_add_up() -> None:
     """Several cases of one output become one figure; the first problem stays."""
     both = Difference(1.0, 0.1, 2).merged(Difference(0.5, 0.2, 3, "bad"))
     assert both == Difference(1.0, 0.2, 5, "bad")
+
+
+@pytest.mark.parametrize(("precision", "unit"), [(Precision.BF16, 2.0**-7), (Precision.FP16, 2.0**-10)])
+def test_lower_precision_is_held_to_its_own_rounding(precision: Precision, unit: float) -> None:
+    """Four units in the last place of the output's range and of each value, however large or small the output is."""
+    manifest = Tolerance(1e-5, 1e-3)
+    for scale in (1e-3, 1.0, 1e4):
+        expected = np.array([-3.0, 0.0, 8.0], np.float32) * np.float32(scale)
+        tolerance = allowed(manifest, precision, [expected, expected / 2])
+        assert tolerance.absolute == pytest.approx(max(1e-5, 4 * unit * 8 * scale), rel=1e-6)
+        assert tolerance.relative == 4 * unit
+        assert not compare(expected, expected * np.float32(1 + 4 * unit), tolerance).problem
+        assert compare(expected, expected + np.float32(9 * unit * 8 * scale), tolerance).problem
+    assert allowed(manifest, Precision.FP32, [expected]) == manifest
+
+
+def test_a_class_that_changes_is_wrong_in_any_precision() -> None:
+    """What is no float stays exact."""
+    exact = Tolerance(0.0, 0.0)
+    assert allowed(exact, Precision.BF16, [np.array([1, 2])]) == exact

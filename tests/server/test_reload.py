@@ -3,112 +3,39 @@
 What clients of TensorFlow Serving see of version policies and labels is here too.
 """
 
-import logging
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import grpc
-import numpy as np
 import pytest
 from google.protobuf.message import Message
 
 from protos.serving import inference_pb2, metadata_pb2, model_pb2, model_service_pb2
 from protos.serving.config_pb2 import ModelServerConfig
 from server.app import Server, ServerStartError
-from server.config import ServerConfig, parse_channel_arguments
+from server.config import ServerConfig
 from server.lifecycle.manager import Reload
-from server.model_config import parse
-from server.reload import ConfigFile, ConfigWatcher, Reloader
 from server.services.model import RELOAD, ModelService, reload_failed
-from server.wire.responses import encode_predict_request, parse_predict_response
+from server.wire.responses import encode_predict_request
 from tests.packages import Affine, joined, write_package
-from tests.server.test_app import Client, Code
+from tests.server.reloading import (
+    ANYTHING,
+    COUNTER,
+    INPUTS,
+    SECONDS,
+    entry,
+    listing,
+    reload,
+    reload_error,
+    running,
+    served,
+    settings,
+)
+from tests.server.test_app import Code
 
-ROW = np.ones((1, 4), np.float32)
-INPUTS = {"x": ROW, "bias": 0 * ROW}
-SECONDS = 20
 CHANGE = "Illegal to change a model's platform. "
-
-
-@contextmanager
-def running(config: ServerConfig) -> Iterator[tuple[Server, Client]]:
-    """A server that has started, and a client of it."""
-    server = Server(config)
-    try:
-        server.start()
-        with grpc.insecure_channel(f"127.0.0.1:{server.port}") as channel:
-            yield server, Client(channel)
-    finally:
-        server.stop()
-
-
-def settings(root: Path, **others: object) -> ServerConfig:
-    """A server of nothing but what the other settings say."""
-    return ServerConfig(repository=root / "none", port=0, metrics_port=-1, lame_duck_seconds=0, **others)  # type: ignore[arg-type]
-
-
-def entry(name: str, folder: Path, more: str = "") -> str:
-    """One model of a configuration."""
-    return f"config {{ name: '{name}' base_path: '{folder}' model_platform: 'tensorflow' {more} }}"
-
-
-ANYTHING = "/tensorflow/serving/anything"
-COUNTER = "/tensorflow/serving/request_count"
-
-
-def listing(*entries: str) -> ModelServerConfig:
-    """A configuration."""
-    return parse(f"model_config_list {{ {' '.join(entries)} }}", "test")
-
-
-def reload(client: Client, config: ModelServerConfig) -> model_service_pb2.ReloadConfigResponse:
-    """A HandleReloadConfigRequest that must succeed."""
-    request = model_service_pb2.ReloadConfigRequest(config=config, metric_names=[ANYTHING, COUNTER, ANYTHING])
-    return model_service_pb2.ReloadConfigResponse.FromString(client.call(RELOAD, request, "ModelService"))
-
-
-def reload_error(client: Client, config: ModelServerConfig) -> tuple[Code, str | None]:
-    """A HandleReloadConfigRequest that must fail."""
-    return client.error(RELOAD, model_service_pb2.ReloadConfigRequest(config=config), "ModelService")
-
-
-def served(client: Client, name: str, **spec: int | str) -> int:
-    """The version that answers a Predict."""
-    request = encode_predict_request(INPUTS, name=name, **spec)  # type: ignore[arg-type]
-    version = parse_predict_response(client.call("Predict", request))[0].version
-    assert version is not None
-    return version
-
-
-@pytest.fixture
-def root(tmp_path: Path) -> Path:
-    """Two versions of a model in a folder that has not the model's name, and one of another."""
-    for version in (1, 2):
-        write_package(tmp_path / "place" / str(version), Affine(scale=version))
-    write_package(tmp_path / "elsewhere" / "other" / "7")
-    return tmp_path
-
-
-@pytest.fixture
-def config_file(root: Path) -> Path:
-    """A configuration that serves all of it."""
-    file = root / "models.config"
-    file.write_text(
-        "model_config_list: {"
-        + entry(
-            "affine",
-            root / "place",
-            "model_version_policy { specific { versions: 1 versions: 2 } } "
-            "version_labels { key: 'stable' value: 1 } version_labels { key: 'canary' value: 2 }",
-        )
-        + entry("other", root / "elsewhere" / "other", "logging_config { sampling_config { sampling_rate: 1 } }")
-        + "}"
-    )
-    return file
 
 
 def test_a_configuration_file_is_served_as_it_is(
@@ -233,7 +160,9 @@ def test_a_reload_tells_what_counters_have_grown_by(root: Path, config_file: Pat
 
 def test_a_reload_replaces_a_repository(root: Path) -> None:
     """A server that began with a repository serves the configuration from then on, and nothing else."""
-    config = ServerConfig(repository=root / "elsewhere", port=0, metrics_port=-1, lame_duck_seconds=0, admin=True)
+    config = ServerConfig(
+        repository=root / "elsewhere", port=0, backends="onnxruntime", metrics_port=-1, lame_duck_seconds=0, admin=True
+    )
     with running(config) as (_, client):
         assert served(client, "other") == 7
         reload(client, listing(entry("affine", root / "place"), entry("other", root / "elsewhere" / "other")))
@@ -316,126 +245,6 @@ def test_the_message_tells_the_status_too() -> None:
     reply = reload_failed(Code.INVALID_ARGUMENT, "why")
     status = model_service_pb2.ReloadConfigResponse.FromString(reply).status
     assert (status.error_code, status.error_message) == (3, "why")
-
-
-def test_a_changed_file_is_applied(root: Path, config_file: Path) -> None:
-    """With --model_config_file_poll_wait_seconds an edited file is enough; a reload request is not undone by it."""
-    with running(settings(root, model_config_file=config_file, model_config_poll_seconds=0.05)) as (server, client):
-        before = server.models._reloads
-        config_file.write_text(f"model_config_list {{ {entry('fresh', root / 'place')} }}")
-        with server.models._changed:
-            assert server.models._changed.wait_for(lambda: "fresh" in server.models._catalogue.now.available, SECONDS)
-        assert served(client, "fresh") == 2
-        assert server.models._reloads == before + 1
-
-
-@pytest.fixture
-def watcher(root: Path, config_file: Path) -> Iterator[tuple[Server, ConfigWatcher]]:
-    """A server of the configuration, and a watcher of its file that is driven by hand."""
-    with running(settings(root, model_config_file=config_file)) as (server, _):
-        yield server, ConfigWatcher(ConfigFile(config_file), config_file.read_bytes(), Reloader(server.models), 1)
-
-
-def test_a_file_that_has_not_changed_is_left_alone(watcher: tuple[Server, ConfigWatcher]) -> None:
-    """What a reload request has set stays until somebody edits the file."""
-    server, looks = watcher
-    looks.poll()
-    assert server.models._reloads == 0
-
-
-def test_a_broken_file_changes_nothing_and_is_said_once(
-    watcher: tuple[Server, ConfigWatcher], config_file: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    """A half-written, missing or refused file leaves everything serving; the log is not flooded."""
-    server, looks = watcher
-    good = config_file.read_bytes()
-    for broken, complaint in ((good[:-1], "line 1:"), (b"\xff", "not UTF-8"), (None, "No such file")):
-        caplog.clear()
-        if broken is None:
-            config_file.unlink()
-        else:
-            config_file.write_bytes(broken)
-        for _ in range(3):
-            looks.poll()
-        (record,) = [r for r in caplog.records if r.levelno == logging.ERROR]
-        assert record.getMessage().startswith("the configuration stays as it is: ")
-        assert complaint in record.getMessage()
-    config_file.write_bytes(b"")  # truncated, before it is written anew
-    looks.poll()
-    assert server.models._reloads == 0
-    config_file.write_bytes(good)
-    looks.poll()
-    assert server.models._reloads == 1
-
-
-class Odd(ConfigFile):
-    """A file that fails as nobody foresaw at the first look, and hangs at the second."""
-
-    def __init__(self, path: Path) -> None:
-        super().__init__(path)
-        self.looks = 0
-        self.hangs = threading.Event()
-        self.answers = threading.Event()
-
-    def read(self) -> bytes:
-        """See ConfigFile."""
-        self.looks += 1
-        if self.looks == 1:
-            raise ZeroDivisionError
-        self.hangs.set()
-        assert self.answers.wait(SECONDS)
-        return b""
-
-
-def test_neither_a_bug_nor_a_dead_disk_ends_the_watch_or_holds_up_the_end(
-    watcher: tuple[Server, ConfigWatcher], config_file: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    """A look that fails unexpectedly is logged and followed by another; `stop` returns though a look hangs."""
-    server, _ = watcher
-    file = Odd(config_file)
-    watch = ConfigWatcher(file, b"", Reloader(server.models), 0.01)
-    watch.start()
-    assert file.hangs.wait(SECONDS)
-    stopping = threading.Thread(target=watch.stop, name="stop")
-    stopping.start()
-    stopping.join(SECONDS / 2)
-    held_up = stopping.is_alive()
-    file.answers.set()
-    stopping.join(SECONDS)
-    watch._thread.join(SECONDS)
-    assert not held_up
-    assert not watch._thread.is_alive()
-    assert f"looking at {config_file} failed unexpectedly" in caplog.text
-
-
-def test_a_socket_is_served_too(root: Path) -> None:
-    """Clients on the same machine need no port."""
-    socket = root / "segue.sock"
-    config = settings(root, model_name="m", model_base_path=str(root / "place"), socket=socket)
-    with running(config), grpc.insecure_channel(f"unix:{socket}") as channel:
-        assert served(Client(channel), "m") == 2
-    with pytest.raises(ServerStartError, match="cannot listen on the socket"):
-        Server(settings(root, socket=root / "no" / "folder"))
-
-
-def test_channel_arguments_reach_grpc(root: Path) -> None:
-    """A limit that only such an argument can set is kept."""
-    arguments = "grpc.max_receive_message_length=10,grpc.primary_user_agent=x"
-    assert parse_channel_arguments(arguments) == (
-        ("grpc.max_receive_message_length", 10),
-        ("grpc.primary_user_agent", "x"),
-    )
-    config = settings(root, model_name="m", model_base_path=str(root / "place"), channel_arguments=arguments)
-    with running(config) as (_, client):
-        assert client.error("Predict", encode_predict_request(INPUTS, name="m"))[0] is Code.RESOURCE_EXHAUSTED
-
-
-def test_channel_arguments_without_a_value_are_refused() -> None:
-    """A typing error is found at the start."""
-    with pytest.raises(ValueError, match="key=value"):
-        parse_channel_arguments("grpc.a")
-    assert parse_channel_arguments("") == ()
-    assert parse_channel_arguments("grpc.a=99999999999") == (("grpc.a", "99999999999"),)
 
 
 def test_labels_move_under_load_without_a_failed_request(root: Path, config_file: Path) -> None:

@@ -37,3 +37,27 @@ def as_int64(tensor: torch.Tensor) -> torch.Tensor:
 def from_int64(tensor: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
     """The way back from `as_int64`."""
     return tensor.view(torch.uint64) if dtype is torch.uint64 else tensor.to(dtype)
+
+
+def ordered_int64(tensor: torch.Tensor) -> torch.Tensor:
+    """Whole numbers as int64 numbers in the same order; for comparisons alone."""
+    return as_int64(tensor) ^ (_SIGN if tensor.dtype is torch.uint64 else 0)
+
+
+def divided(one: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
+    """Quotients of whole numbers, rounded towards zero."""
+    if one.dtype is not torch.uint64:
+        return computed(lambda a, b: torch.div(a, b, rounding_mode="trunc"), one, other)
+    a, b = as_int64(one), as_int64(other)
+    positive = torch.where(b < 0, torch.ones_like(b), b)  # as int64; those of 2**63 and more go into nothing twice
+    halves = torch.div((a >> 1) & ~_SIGN, positive, rounding_mode="trunc") << 1
+    rest = a - halves * positive
+    quotients = halves + ((rest ^ _SIGN) >= (positive ^ _SIGN)).to(torch.int64)
+    large = (ordered_int64(one) >= ordered_int64(other)).to(torch.int64)
+    return from_int64(torch.where(b < 0, large, quotients), torch.uint64)
+
+
+def remainder(one: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
+    """What division leaves of unsigned numbers, which have one way to be divided."""
+    quotients = as_int64(divided(one, other))
+    return from_int64(as_int64(one) - quotients * as_int64(other), one.dtype)

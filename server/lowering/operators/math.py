@@ -9,7 +9,7 @@ from torch.nn import functional
 from server.errors import GraphNotLowerable
 from server.lowering.dtypes import TORCH_DTYPES
 from server.lowering.graph import Graph, Node
-from server.lowering.operators.integers import as_int64, computed, from_int64
+from server.lowering.operators.integers import as_int64, computed, divided, from_int64, remainder
 from server.lowering.table import Table
 
 OPERATORS: Final = Table()
@@ -51,12 +51,14 @@ def div(one: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
     """Div; whole numbers are divided towards zero."""
     if one.is_floating_point() or one.is_complex():
         return one / other
-    return computed(lambda a, b: torch.div(a, b, rounding_mode="trunc"), one, other)
+    return divided(one, other)
 
 
 @OPERATORS.add("Mod", versions=(10, 13), why="whole numbers: the sign of the remainder")
 def mod(one: torch.Tensor, other: torch.Tensor, *, fmod: int = 0) -> torch.Tensor:
     """Mod; the result has the divisor's sign, or with `fmod` the dividend's."""
+    if one.dtype is torch.uint64:
+        return remainder(one, other)
     return computed(torch.fmod if fmod else torch.remainder, one, other)
 
 

@@ -5,7 +5,9 @@ from collections.abc import Callable
 from typing import Final
 
 import torch
+from onnx import TensorProto
 
+from server.lowering.graph import Graph, Node
 from server.lowering.operators.integers import computed
 from server.lowering.table import Table
 
@@ -125,7 +127,14 @@ def reduce_sum_square(
     return _sum(data * data, _axes(data, axes, noop_with_empty_axes), bool(keepdims))
 
 
-@OPERATORS.add("ReduceLogSum", versions=(1, 18), host=(1,), why=_WHY)
+def _refuse_whole(node: Node, graph: Graph) -> str | None:
+    """Logarithms of whole numbers as whole numbers: runtimes differ, and nobody writes them."""
+    floats = {TensorProto.FLOAT, TensorProto.DOUBLE, TensorProto.FLOAT16, TensorProto.BFLOAT16, TensorProto.UNDEFINED}
+    known = graph.type_of(node.inputs[0]).dtype
+    return None if known in floats else "logarithms of whole numbers have no form here"
+
+
+@OPERATORS.add("ReduceLogSum", versions=(1, 18), host=(1,), refuse=_refuse_whole, why=_WHY)
 def reduce_log_sum(
     data: torch.Tensor, axes: Axes = None, *, keepdims: int = 1, noop_with_empty_axes: int = 0
 ) -> torch.Tensor:
@@ -133,7 +142,7 @@ def reduce_log_sum(
     return torch.log(_sum(data, _axes(data, axes, noop_with_empty_axes), bool(keepdims))).to(data.dtype)
 
 
-@OPERATORS.add("ReduceLogSumExp", versions=(1, 18), host=(1,), why=_WHY)
+@OPERATORS.add("ReduceLogSumExp", versions=(1, 18), host=(1,), refuse=_refuse_whole, why=_WHY)
 def reduce_log_sum_exp(
     data: torch.Tensor, axes: Axes = None, *, keepdims: int = 1, noop_with_empty_axes: int = 0
 ) -> torch.Tensor:

@@ -4,9 +4,8 @@ import contextlib
 import gc
 import threading
 import weakref
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -14,69 +13,8 @@ import pytest
 from server.arrays import Array
 from server.batching.parameters import BatchingParameters
 from server.batching.queue import Batcher
-from server.errors import CancelledInQueue, ExpiredInQueue, InvalidRequest, QueueFull, RunFailed
-
-
-class Model:
-    """y = 2x, z = -x; remembers its batches, and holds the first run until it is let go."""
-
-    def __init__(self) -> None:
-        self.batches: list[int] = []
-        self.inputs: list[Array] = []
-        self.entered = threading.Event()
-        self.gate = threading.Event()
-
-    def run(self, feeds: Mapping[str, Array], outputs: Sequence[str]) -> list[Array]:
-        """One run; -1 anywhere in the batch is an input that the model refuses."""
-        x = feeds["x"]
-        self.batches.append(len(x))
-        self.entered.set()
-        assert self.gate.wait(30)
-        self.inputs.append(x)
-        if (x == -1).any():
-            raise InvalidRequest("minus one")
-        return [{"y": 2 * x, "z": -x}[name] for name in outputs]
-
-
-@pytest.fixture
-def model() -> Model:
-    """A model."""
-    return Model()
-
-
-@pytest.fixture
-def pool() -> Iterator[ThreadPoolExecutor]:
-    """Threads for requests."""
-    with ThreadPoolExecutor(32) as made:
-        yield made
-
-
-def rows(*values: float, width: int = 1) -> dict[str, Array]:
-    """Feeds of one row per value."""
-    return {"x": np.repeat(np.array(values, np.float32)[:, None], width, axis=1)}
-
-
-def queued(batcher: Batcher, count: int) -> None:
-    """Wait until so many rows wait."""
-    with batcher._arrived:
-        assert batcher._arrived.wait_for(lambda: batcher._queued_rows >= count, 30)
-
-
-Submit = Callable[..., Future[list[Array]]]
-
-
-def busy(batcher: Batcher, model: Model, pool: ThreadPoolExecutor) -> tuple[Future[list[Array]], Submit]:
-    """Make the model busy; returns the request that it runs, and a function to submit more that wait."""
-    first = pool.submit(batcher.submit, rows(0), ["y"])
-    assert model.entered.wait(30)
-
-    def submit(*arguments: Any) -> Future[list[Array]]:
-        before = batcher.snapshot().queued_rows
-        future = pool.submit(batcher.submit, *arguments)
-        queued(batcher, before + 1)
-        return future
-
-    return first, submit
+from server.errors import CancelledInQueue, InvalidRequest, QueueFull, RunFailed
+from tests.server.batching.queues import Model, busy, queued, rows
 
 
 def test_an_idle_model_runs_at_once(model: Model) -> None:
@@ -329,111 +267,6 @@ def test_a_fault_of_ours_leaves_nobody_waiting(model: Model, pool: ThreadPoolExe
     kinds = {type(future.exception(30)) for future in waiting}
     assert kinds == {KeyError, RunFailed}
     assert batcher.submit(rows(3), ["y"])[0].tolist() == [[6.0]]
-
-
-def test_an_expired_request_is_not_run(model: Model, pool: ThreadPoolExecutor) -> None:
-    """A deadline that passes in the queue ends the waiting; the model never sees the request."""
-    now = [0.0]
-    batcher = Batcher(model.run, BatchingParameters(), clock=lambda: now[0])
-    _, submit = busy(batcher, model, pool)
-    expiring = submit(rows(1), ["y"], 100.0)
-    patient = submit(rows(2), ["y"], 300.0)
-    now[0] = 200.0
-    model.gate.set()
-    with pytest.raises(ExpiredInQueue, match=r"^Run\(\) timeout exceeded while waiting in batching queue$"):
-        expiring.result(30)
-    assert patient.result(30)[0].tolist() == [[4.0]]
-    assert model.batches == [1, 1]
-
-
-def test_a_deadline_ends_the_waiting_without_a_run(model: Model, pool: ThreadPoolExecutor) -> None:
-    """Nobody waits longer than it has time, even if the model never comes back."""
-    batcher = Batcher(model.run, BatchingParameters(), clock=lambda: 0.0)
-    first, _ = busy(batcher, model, pool)
-    with pytest.raises(ExpiredInQueue):
-        batcher.submit(rows(1), ["y"], 0.01)
-    assert batcher.snapshot().queued_rows == 0
-    model.gate.set()
-    assert first.result(30)[0].tolist() == [[0.0]]
-
-
-def test_a_configured_delay_lets_rows_join(model: Model, pool: ThreadPoolExecutor) -> None:
-    """With a timeout an idle model waits for a full batch, and no longer than until it is full."""
-    model.gate.set()
-    batcher = Batcher(model.run, BatchingParameters(max_batch_size=3, batch_timeout_micros=30_000_000))
-    futures = [pool.submit(batcher.submit, rows(i), ["y"]) for i in range(3)]
-    assert sorted(future.result(20)[0][0, 0] for future in futures) == [0, 2, 4]
-    assert model.batches == [3]
-
-
-def test_a_delay_ends_without_company(model: Model) -> None:
-    """A request that nobody joins is run when its time is over."""
-    model.gate.set()
-    batcher = Batcher(model.run, BatchingParameters(batch_timeout_micros=1000))
-    assert batcher.submit(rows(1), ["y"])[0].tolist() == [[2.0]]
-
-
-def test_a_delay_holds_for_what_waited_too(model: Model, pool: ThreadPoolExecutor) -> None:
-    """What comes during a run may fill up to its own time before the next; other forms do not wait for it."""
-    batcher = Batcher(model.run, BatchingParameters(2, batch_timeout_micros=30_000_000, num_batch_threads=2))
-    pair = [pool.submit(batcher.submit, rows(i), ["y"]) for i in (0, 1)]
-    assert model.entered.wait(30)
-    lone = pool.submit(batcher.submit, rows(2), ["y"])
-    other = [pool.submit(batcher.submit, rows(i), ["z"]) for i in (3, 4)]
-    model.gate.set()
-    assert [future.result(20)[0][0, 0] for future in [*pair, *other]] == [0, 2, -3, -4]
-    partner = batcher.submit(rows(5), ["y"])
-    assert [lone.result(20)[0][0, 0], partner[0][0, 0]] == [4, 10]
-    assert model.batches == [2, 2, 2]
-
-
-@pytest.mark.parametrize(
-    ("parameters", "count"),
-    [
-        (BatchingParameters(2), 3),
-        (BatchingParameters(2, largest_request=4), 5),
-        (BatchingParameters(2, largest_request=4, enable_large_batch_splitting=True), 3),
-        (BatchingParameters(2, batch_timeout_micros=1), 1),
-    ],
-    ids=["larger than a batch", "larger than allowed", "to be split", "to be delayed"],
-)
-def test_what_may_not_run_at_once_is_not_tried(model: Model, parameters: BatchingParameters, count: int) -> None:
-    """The caller hears so; nothing was run, and no place is lost."""
-    model.gate.set()
-    batcher = Batcher(model.run, parameters)
-    assert [batcher.try_now(rows(*range(count)), ["y"]) for _ in range(3)] == [None] * 3
-    assert model.batches == []
-    assert batcher.snapshot() == Batcher(model.run, parameters).snapshot()
-    assert batcher.submit(rows(1), ["y"])[0].tolist() == [[2.0]]
-
-
-def test_nothing_is_tried_while_no_place_is_free(model: Model, pool: ThreadPoolExecutor) -> None:
-    """A request that need not wait does not overtake those that do, nor adds to them."""
-    batcher = Batcher(model.run, BatchingParameters())
-    first, submit = busy(batcher, model, pool)
-    waiting = submit(rows(1), ["y"])
-    assert batcher.try_now(rows(2), ["y"]) is None
-    assert batcher.snapshot().queued_rows == 1
-    model.gate.set()
-    assert [future.result(30)[0].tolist() for future in (first, waiting)] == [[[0.0]], [[2.0]]]
-    assert model.batches == [1, 1]
-
-
-def test_what_is_tried_is_filled_up(model: Model) -> None:
-    """A request that runs at once has its place, its padding and its count as any other; an error gives all back."""
-    model.gate.set()
-    batcher = Batcher(model.run, BatchingParameters(4, allowed_batch_sizes=(2, 4)))
-    answers = batcher.try_now(rows(1, 2, 3), ["y"])
-    assert answers is not None
-    assert answers[0].ravel().tolist() == [2.0, 4.0, 6.0]
-    with pytest.raises(InvalidRequest, match="minus one"):
-        batcher.try_now(rows(-1), ["y"])
-    answers = batcher.try_now(rows(4), ["y"])
-    assert answers is not None
-    assert answers[0].tolist() == [[8.0]]
-    assert model.batches == [4, 2, 2]
-    found = batcher.snapshot()
-    assert (sum(found.runs), found.rows, found.padding) == (3, 5, 3)
 
 
 def test_a_storm_is_answered_whole(model: Model, pool: ThreadPoolExecutor) -> None:

@@ -1,6 +1,6 @@
 """A policy whose every choice a test decides, and backends whose runs it decides too."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -52,15 +52,22 @@ class Told:
         """Remember it."""
         self.pinned = order
 
-    def export(self) -> dict[str, Any]:
+    def export(self, now: float) -> dict[str, Any]:
         """What `restore` was given, and how much was observed."""
+        assert now >= 0
         return {**self.known, "observed": len(self.outcomes)}
 
-    def restore(self, data: Mapping[str, Any]) -> None:
+    def restore(self, data: object, now: float) -> None:
         """Refuses what `export` does not give."""
-        if "observed" not in data:
+        assert now >= 0
+        if not isinstance(data, dict) or "observed" not in data:
             raise ValueError("nothing was observed")
-        self.known = dict(data)
+        self.known = data
+
+    def snapshot(self, now: float) -> dict[str, Any]:
+        """Nothing is explained."""
+        assert now >= 0
+        return {"pairs": [], "selected": {}, "switches": [], "exploration_share": 0.0}
 
 
 def engine(name: str, answer: Callable[[Array], Array]) -> Engine:

@@ -121,6 +121,30 @@ def test_parameters_bear_the_names_of_tensorflows_variables() -> None:
     assert (origin.variable, origin.initializer, origin.permutation) == (names["w"], "w", (1, 0))
 
 
+def test_a_bias_of_zeros_comes_back_to_be_trained() -> None:
+    """The exporter leaves it out, since adding zeros changes nothing; TensorFlow would train it."""
+    graph = "g (float[n,3] x) => (float[n,4] y) { y = MatMul(x, w) }"
+    folded = [Variable("dense/bias", elements=4)]
+    module = require_lowered(model(graph, w=numbers(3, 4)), numbers(2, 3), variables={"w": "dense/kernel"})
+    assert module.trainable_elements() == 12
+    module = lower(model(graph, w=numbers(3, 4)), {"w": "dense/kernel"}, folded)
+    assert module.trainable_elements() == 16
+    assert module.origins["dense.bias"].variable == "dense/bias"
+    np.testing.assert_allclose(run(module, numbers(2, 3))[0], numbers(2, 3) @ numbers(3, 4), rtol=1e-5)
+
+
+def test_a_constant_that_is_only_measured_is_no_parameter() -> None:
+    """Raw exports keep kernels a second time, whose shapes alone are read."""
+    graph = """g (float[n,3] x) => (float[n,3] y) {
+        s = Shape(copy) t = Gather(s, zero) k = Unsqueeze(t, zeros) e = Shape(x) b = Slice(e, zeros, ones)
+        z = Concat<axis=0>(b, k) y = Reshape(x, z) }"""
+    constants = {"zero": whole(0), "zeros": whole([0]), "ones": whole([1])}
+    proto = model(graph, copy=numbers(3, 5), **constants)
+    module = require_lowered(proto, numbers(2, 3))
+    assert not dict(module.named_parameters())
+    assert not module.origins
+
+
 def test_constants_that_are_no_variables_are_not_trained() -> None:
     """With the map to TensorFlow's variables, what trains is what TensorFlow trained."""
     graph = """g (float[n,3] x) => (float[n,4] y) {

@@ -1,6 +1,8 @@
 """Tests of `server.services.authorisation`: the one gate before every method."""
 
+import os
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -177,30 +179,91 @@ def test_health_is_open_in_full(channel: grpc.Channel) -> None:
     assert code_of(channel, method="/grpc.health.v1.Health/Check", request=request)[0] is Code.OK
 
 
-class Clock:
-    """A time that passes when told."""
-
-    now = 0.0
-
-    def __call__(self) -> float:
-        """The time."""
-        return self.now
-
-
 def test_tokens_are_rotated_without_a_restart(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """A second after the file has changed its new tokens count, and those that are gone from it do not."""
-    clock = Clock()
+    """When the file has changed its new tokens count, and those that are gone from it do not."""
     file = write(tmp_path / "tokens", GOOD)
-    tokens = Tokens(file, clock)
+    tokens = Tokens(file)
     write(file, f"{SECOND}\n{SECOND}x\n")
     assert (tokens.accept(GOOD), tokens.accept(SECOND)) == (True, False)
-    clock.now += 1
+    tokens.look()
     assert (tokens.accept(GOOD), tokens.accept(SECOND)) == (False, True)
-    clock.now += 1
     write(file, "")
+    tokens.look()
     assert (tokens.accept(GOOD), tokens.accept(SECOND)) == (False, True)
     assert "the tokens of before remain valid" in caplog.text
     assert SECOND not in caplog.text
+
+
+def until_accepted(channel: grpc.Channel, token: str) -> float:
+    """Seconds until a token opens the gate."""
+    begin = time.monotonic()
+    while code_of(channel, metadata=bearer(token))[0] is not Code.OK:
+        assert time.monotonic() - begin < SECONDS
+    return time.monotonic() - begin
+
+
+def test_a_server_honours_a_new_token_within_two_seconds(tmp_path: Path) -> None:
+    """And the old one no longer: nobody need call for the file to be looked at."""
+    file = write(tmp_path / "tokens", GOOD)
+    with running(tmp_path, token_file=file) as server, grpc.insecure_channel(f"127.0.0.1:{server.port}") as channel:
+        assert code_of(channel, metadata=bearer(GOOD))[0] is Code.OK
+        write(file, SECOND)
+        assert until_accepted(channel, SECOND) < 2
+        assert code_of(channel, metadata=bearer(GOOD))[0] is Code.UNAUTHENTICATED
+
+
+def writing_end(pipe: Path) -> int | None:
+    """A pipe's other end, once there is somebody who reads."""
+    try:
+        return os.open(pipe, os.O_WRONLY | os.O_NONBLOCK)
+    except OSError:
+        return None
+
+
+def test_a_file_that_does_not_answer_stalls_no_call(tmp_path: Path) -> None:
+    """A pipe in place of the file keeps only the thread that watches; its tokens count when somebody writes them."""
+    file = write(tmp_path / "tokens", GOOD)
+    with running(tmp_path, token_file=file) as server, grpc.insecure_channel(f"127.0.0.1:{server.port}") as channel:
+        os.mkfifo(tmp_path / "pipe", 0o600)
+        (tmp_path / "pipe").rename(file)
+        while (writer := writing_end(file)) is None:  # until the watch is held up in opening the pipe
+            assert code_of(channel, metadata=bearer(GOOD))[0] is Code.OK
+        for _ in range(20):  # now it waits for what is written
+            assert code_of(channel, metadata=bearer(GOOD))[0] is Code.OK
+        os.write(writer, SECOND.encode())
+        os.close(writer)
+        until_accepted(channel, SECOND)
+
+
+def test_a_fault_does_not_end_the_watch(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """It is in the log, and the next look is taken as if nothing had been."""
+    second = threading.Event()
+
+    class Faulty(Tokens):
+        looks = 0
+
+        def look(self) -> None:
+            self.looks += 1
+            if self.looks == 1:
+                raise ZeroDivisionError
+            second.set()
+
+    tokens = Faulty(write(tmp_path / "tokens", GOOD))
+    tokens.watch()
+    assert second.wait(SECONDS)
+    assert tokens.accept(GOOD)
+    assert "ZeroDivisionError" in caplog.text
+
+
+def test_the_watch_ends_with_the_tokens(tmp_path: Path) -> None:
+    """A server that is gone leaves no thread that looks at its file."""
+    before = set(threading.enumerate())
+    tokens = Tokens(write(tmp_path / "tokens", GOOD))
+    tokens.watch()
+    (watch,) = set(threading.enumerate()) - before
+    del tokens
+    watch.join(SECONDS)
+    assert not watch.is_alive()
 
 
 @pytest.mark.parametrize(

@@ -32,7 +32,7 @@ def channel(tmp_path_factory: pytest.TempPathFactory) -> Iterator[grpc.Channel]:
     """A channel to a server of the forest."""
     root = tmp_path_factory.mktemp("models")
     write_forest(root / "forest" / "1")
-    server = Server(ServerConfig(repository=root, port=0, metrics_port=-1, lame_duck_seconds=0))
+    server = Server(ServerConfig(repository=root, port=0, backends="onnxruntime", metrics_port=-1, lame_duck_seconds=0))
     server.start()
     with grpc.insecure_channel(f"127.0.0.1:{server.port}") as made:
         yield made

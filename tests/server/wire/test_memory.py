@@ -150,6 +150,8 @@ REFUSED: dict[str, Callable[[int], bytes]] = {
     "more inputs than anyone has": _tensors,
     "resource handles": _resources,
     "endless options": _options,
+    "names without end": _filters,
+    "tensors of one name": _same_alias,
 }
 
 
@@ -170,8 +172,8 @@ SIZES = [16, pytest.param(64, marks=pytest.mark.prove), pytest.param(256, marks=
 @pytest.mark.parametrize("name", FOURFOLD)
 def test_a_request_takes_at_most_four_times_its_size(tmp_path: Path, name: str, mebibytes: int) -> None:
     """The bytes themselves are among the four."""
-    if "entry by entry" in name:
-        mebibytes = min(mebibytes, 64)  # each entry is looked at in Python, which takes a microsecond
+    if "few are wanted" in name:
+        mebibytes = min(mebibytes, 63)  # more are refused: see MAX_STRINGS
     found = _measured(tmp_path, FOURFOLD[name](mebibytes * MIB))
     assert found["peak"] <= 4 * found["wire"] + SLACK
     assert not found["error"]
@@ -201,7 +203,7 @@ def test_what_is_refused_takes_little(tmp_path: Path, name: str) -> None:
 @pytest.mark.parametrize("build", [_filters, _specs, _same_alias])
 def test_small_things_without_end_take_little(tmp_path: Path, build: Callable[[int], bytes]) -> None:
     """What does not count, because it is one too many or overwritten, is not kept."""
-    found = _measured(tmp_path, build(8 * MIB))
+    found = _measured(tmp_path, build(MIB // 2))
     assert found["peak"] <= 2 * found["wire"] + SLACK
 
 

@@ -1,0 +1,115 @@
+"""Which backends there can be on this machine, by their families' names; and for the others why not.
+
+A runtime that is not installed is never imported.
+"""
+
+import importlib.util
+import platform
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from server.backends.interface import Backend, Precision
+from server.backends.onnx_runtime import Device, OnnxRuntimeBackend
+from server.errors import InvalidRequest
+
+ONNX_RUNTIME, OPENVINO = "onnxruntime", "openvino"
+FAMILIES = (ONNX_RUNTIME, OPENVINO)
+"""In the order in which they can serve: the first at once, the last after a compilation."""
+
+AUTO = "auto"
+_EXTRAS = {OPENVINO: ("openvino",)}
+_PRECISIONS: Mapping[str, tuple[Precision, ...]] = {
+    "fp32": (Precision.FP32,),
+    "bf16": (Precision.FP32, Precision.BF16),
+    "fp16": (Precision.FP32, Precision.FP16),
+    "fastest": (Precision.FP32, Precision.BF16, Precision.FP16),
+}
+# What Linux calls a processor's own arithmetic on each, on x86 and on Arm; emulated, they would only be slow.
+_FLAGS: Mapping[Precision, frozenset[str]] = {
+    Precision.BF16: frozenset({"avx512_bf16", "amx_bf16", "avx_ne_convert", "bf16"}),
+    Precision.FP16: frozenset({"avx512_fp16", "amx_fp16", "asimdhp"}),
+}
+
+
+@dataclass(slots=True)
+class Offer:
+    """The backends that there are, the quickest to start first, and for each that there is not the reason."""
+
+    backends: list[Backend] = field(default_factory=list)
+    absent: dict[str, str] = field(default_factory=dict)
+
+
+def offered(names: str, precision: str, *, device: Device, threads: int, cache: Path) -> Offer:
+    """Make the backends that are wanted and possible.
+
+    Args:
+        names: "auto" for all, or names of families with commas; the first answers from the start.
+        precision: "fp32", "bf16", "fp16" or "fastest": what may be computed in besides float32.
+        device: Where.
+        threads: Of a run; 0 is one per physical core.
+        cache: Folder for what is compiled.
+
+    Raises:
+        InvalidRequest: A name or precision is unknown, or nothing of what was named can be had.
+    """
+    wanted = FAMILIES if names == AUTO else tuple(dict.fromkeys(name.strip() for name in names.split(",")))
+    if unknown := [name for name in wanted if name not in FAMILIES]:
+        raise InvalidRequest(f"there is no backend {unknown[0]!r}; there are {', '.join(FAMILIES)}, or {AUTO} for all")
+    if precision not in _PRECISIONS:
+        raise InvalidRequest(f"there is no precision {precision!r}; there are {', '.join(_PRECISIONS)}")
+    offer = Offer()
+    for family in wanted:
+        for each in _PRECISIONS[precision]:
+            if each in _MAKERS[family].precisions:
+                _try(offer, family, each, device, threads, cache)
+    if not offer.backends:
+        raise InvalidRequest("; ".join(f"{name}: {reason}" for name, reason in offer.absent.items()))
+    return offer
+
+
+def _try(offer: Offer, family: str, precision: Precision, device: Device, threads: int, cache: Path) -> None:  # noqa: PLR0917 - what `offered` is told of one backend
+    maker = _MAKERS[family]
+    label = family if precision is Precision.FP32 else f"{family} {precision}"
+    missing = [name for name in _EXTRAS.get(family, ()) if importlib.util.find_spec(name) is None]
+    if missing:
+        offer.absent[family] = f"{missing[0]} is not installed: pip install 'segue-serving[{family}]'"
+    elif device not in maker.devices:
+        offer.absent[family] = f"it has no {device} here"
+    elif device == "cpu" and precision is not Precision.FP32 and not _FLAGS[precision] & _processor_flags():
+        offer.absent[label] = f"this processor has no {precision} arithmetic"
+    else:
+        offer.backends.append(maker.make(precision, device, threads, cache))
+
+
+def _processor_flags() -> frozenset[str]:
+    """What the processor can do, in Linux' words; nothing where Linux does not say."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return frozenset()
+    key = "Features" if platform.machine() in {"aarch64", "arm64"} else "flags"
+    return frozenset(next((line.partition(":")[2] for line in lines if line.startswith(key)), "").split())
+
+
+def _onnx_runtime(_precision: Precision, device: Device, threads: int, _cache: Path) -> Backend:
+    return OnnxRuntimeBackend(device, threads=threads)
+
+
+def _openvino(precision: Precision, _device: Device, threads: int, _cache: Path) -> Backend:
+    from server.backends.openvino import OpenVinoBackend  # noqa: PLC0415 - an optional installation
+
+    return OpenVinoBackend(precision=precision, threads=threads)
+
+
+@dataclass(frozen=True, slots=True)
+class _Maker:
+    make: Callable[[Precision, Device, int, Path], Backend]
+    devices: tuple[Device, ...]
+    precisions: tuple[Precision, ...]
+
+
+_MAKERS: Mapping[str, _Maker] = {
+    ONNX_RUNTIME: _Maker(_onnx_runtime, ("cpu", "cuda"), (Precision.FP32,)),
+    OPENVINO: _Maker(_openvino, ("cpu",), (Precision.FP32, Precision.BF16, Precision.FP16)),
+}

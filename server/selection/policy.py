@@ -1,0 +1,343 @@
+"""The policy: which backend runs a batch of one model version. The rules meet here; each is told in its own module.
+
+Not safe for threads: the caller holds a lock. The clock is passed in and never goes back.
+"""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+from server.selection import calibration, news, persistence
+from server.selection.blame import Court
+from server.selection.budget import Budget, Restraint
+from server.selection.character import Objective
+from server.selection.history import (
+    FAILING,
+    FASTER,
+    GONE,
+    OTHER,
+    PINNED,
+    TRIAL,
+    History,
+    Switch,
+    against,
+    seconds,
+)
+from server.selection.interface import Calibration, Decision, Failure, Outcome
+from server.selection.pairs import CHURN_SECONDS, Bucket, Pair, Table
+from server.selection.states import Health, State
+from server.selection.weighing import ALARMED, MARGIN, Proposal, weigh
+
+EVERY = 4  # batches between two considerations of a bucket in which nothing happens
+SETTLED, CONFIRM = 12, 12  # batches after a switch: considered each time until then; confirmed if it lasted
+DWELL = 6  # warm batches before a switch is taken back, unless the new backend is slower by
+DISAPPOINTING = 0.7  # (twice)
+TRIED, KNOWN = 20, 5  # batches since the last switch, and runs of the selected backend, before another is tried
+PLAIN, SURE = 0.15, 1.6  # a gain, and its certainty in standard deviations, for which no restraint holds
+WORTH_KEEPING = 0.1  # the gain of a switch that turned out well
+PRICE = 0.005  # the expected improvement that a look must promise while the purse is half full
+RETURNED = 0.7  # a backend that comes back may be another than before, twice as fast or slow
+NOT_IDLE = 3.0  # seconds that a quarantined backend waits for an idle moment before a batch is tried on it
+AGAIN = 30.0  # seconds until that is repeated, if nothing comes of it
+POOR = 15.0  # seconds until a quarantined backend is asked again that could not be afforded
+PAROLE = 90.0  # seconds in quarantine after which one that can't be afforded serves again, at one failure's notice
+WASTED = 1.5  # typical times that a failed run costs: half of its own, and another backend's
+ASKED_EVERY = 1.0  # seconds between two searches for what to calibrate
+
+
+class Selector:
+    """Chooses backends so that the objective is least, per bucket.
+
+    Attributes:
+        table: All pairs of backend and bucket.
+        budget: What exploration may cost.
+        history: The last switches.
+    """
+
+    def __init__(self, buckets: Sequence[int], objective: Objective = Objective.MEAN) -> None:
+        self.table = Table(buckets, objective)
+        self.budget, self.history = Budget(), History()
+        self._restraint, self._court = Restraint(len(self.table.buckets)), Court()
+        self._pinned: tuple[str, ...] = ()
+        self._asked, self._wishes = -math.inf, 0
+
+    def backend_state(self, backend: str, *, available: bool, now: float, reason: str = "") -> None:
+        """A backend is proved and loaded, or was taken away."""
+        table = self.table
+        table.present = [name for name in table.present if name != backend]
+        if not available:
+            table.stages[backend] = State.AWAY, reason or "not loaded"
+            for bucket in table.buckets.values():
+                if bucket.selected is not None and bucket.selected.backend == backend:
+                    bucket.selected = bucket.previous = None
+                bucket.probe = None
+            return
+        known = backend in table.characters
+        table.stages.pop(backend, None)
+        table.add(backend, now)
+        table.present = sorted([*table.present, backend])
+        for bucket in table.buckets.values():
+            pair, bucket.due = bucket.pairs[backend], 0
+            if known:
+                pair.health = Health()
+                if not pair.estimate.old:
+                    pair.estimate.unsettle(RETURNED)
+
+    def stage(self, backend: str, state: State, reason: str = "") -> None:
+        """A backend that can't be had yet, or ever: it is being built or proved, or was rejected."""
+        self.table.stages[backend] = state, reason
+
+    def pin(self, order: Sequence[str] | str | None) -> None:
+        """Serve from the first of these that is there and not quarantined; None to choose freely again."""
+        self._pinned = (order,) if isinstance(order, str) else tuple(order or ())
+        for bucket in self.table.buckets.values():
+            bucket.due, bucket.probe = 0, None
+
+    @property
+    def pinned(self) -> tuple[str, ...]:
+        """The pinned backends in order of preference; empty if the choice is free."""
+        return self._pinned
+
+    def choose(self, bucket: int, now: float, failed: Sequence[str] = ()) -> Decision:
+        """Choose for a batch that starts now.
+
+        Args:
+            bucket: The batch's bucket.
+            now: Seconds.
+            failed: The backends that this batch failed on already.
+
+        Raises:
+            ValueError: No backend is available that hasn't failed the batch.
+        """
+        place = self.table.buckets[bucket]
+        if failed:
+            return self._fail_over(place, failed)
+        place.count += 1
+        selected = place.selected
+        if selected is None or selected.health.reason is not None or self._pinned:
+            selected = self._reselect(place, now)
+        if self._pinned and selected.backend in self._pinned:
+            return selected.decision
+        if place.count >= place.due:
+            selected = self._consider(place, selected, now)
+        look, place.probe = place.probe, None
+        if place.retry_at + NOT_IDLE <= now and selected.health.reason is None:
+            look = self._ask_again(place, now) or look
+        if look is None or look is selected or look.backend not in self.table.present:
+            return selected.decision
+        look.exploring += 1
+        return look.look
+
+    def observe(self, outcome: Outcome, now: float) -> None:
+        """A run ended."""
+        bucket = self.table.buckets.get(outcome.bucket)
+        pair = bucket.pairs.get(outcome.backend) if bucket is not None else None
+        if bucket is None or pair is None:
+            return
+        batch, exploring = outcome.batch, outcome.batch is None
+        failed_before = None if batch is None else self._court.is_exploring(batch)
+        if failed_before is not None:
+            exploring = failed_before
+        elif batch is not None and pair.exploring:
+            pair.exploring -= 1
+            exploring = True
+        if batch is not None or self._wishes:  # what was measured without being asked for, as proofs are, is free
+            self._wishes -= batch is None
+            self.budget.ran(outcome.seconds, exploring=exploring)
+        if outcome.failure is not None:
+            if batch is None:
+                self._blame(pair, outcome.failure, now)
+            else:
+                self._court.failed(batch, pair, outcome.failure, self.table.present, exploring=exploring)
+            return
+        if batch is not None and failed_before is not None:
+            for culprit, failure in self._court.answered(batch):
+                self._blame(culprit, failure, now)
+        self._learn(pair, outcome, now)
+
+    def idle(self, now: float) -> Calibration | None:
+        """Nothing runs and nothing waits: what to calibrate, if anything."""
+        wish = calibration.ask_again(self.table, self.budget, now)
+        if wish is None and now >= self._asked and not self._pinned:
+            wish = calibration.missing(self.table, self.budget)
+            if wish is None:
+                self._asked = now + ASKED_EVERY
+        self._wishes += wish is not None
+        return wish
+
+    def snapshot(self, now: float) -> dict[str, Any]:
+        """What is selected, and each pair's state, as plain data."""
+        return persistence.snapshot(self.table, self.budget, self.history, self._pinned, now)
+
+    def export(self, now: float) -> dict[str, Any]:
+        """Everything that was learnt, as JSON-able data, with ages instead of times."""
+        return persistence.export(self.table, self.history, now)
+
+    def restore(self, data: object, now: float) -> None:
+        """Take up what was exported; estimates are marked old and looked at again.
+
+        Raises:
+            ValueError: The data isn't such an export. Nothing was taken up.
+        """
+        persistence.restore(self.table, self.history, data, now)
+
+    def _fail_over(self, bucket: Bucket, failed: Sequence[str]) -> Decision:
+        left = [bucket.pairs[name] for name in self.table.present if name not in failed]
+        if not left:
+            raise ValueError("no backend is left for this batch")
+        return min(left, key=lambda pair: (pair.health.reason is not None, self.table.cost(pair))).decision
+
+    def _reselect(self, bucket: Bucket, now: float) -> Pair:
+        """Where to go when the selected pair can't be had, or the operator has a say."""
+        usable, before = self.table.usable(bucket), bucket.selected
+        chosen = next((bucket.pairs[name] for name in self._pinned if bucket.pairs.get(name) in usable), None)
+        if chosen is None and before is not None and before.health.reason is None:
+            chosen = before
+        if chosen is None:
+            chosen = self._best(bucket, usable)
+        if chosen is not before:
+            left = bucket.last
+            bucket.select(chosen)
+            if left is not None and left is not chosen:
+                self._note(bucket, now, left, chosen, *self._why(bucket, left, chosen))
+        return chosen
+
+    def _best(self, bucket: Bucket, usable: list[Pair]) -> Pair:
+        table = self.table
+        if not table.present:
+            raise ValueError("no backend is available")
+        if not usable:  # all are quarantined: one that fails often is more than none
+            here = [bucket.pairs[name] for name in table.present]
+            return bucket.selected or min(here, key=lambda pair: pair.health.evidence)
+        if bucket.selected is None and bucket.last in usable:
+            return bucket.last
+        if all(pair.estimate.runs for pair in usable):
+            return min(usable, key=table.cost)
+        votes = [other.selected.backend for other in table.buckets.values() if other.selected is not None]
+        favourite = table.favourite()
+        return max(usable, key=lambda pair: (votes.count(pair.backend), pair.backend == favourite))
+
+    def _why(self, bucket: Bucket, left: Pair, chosen: Pair) -> tuple[str, str]:
+        """Why a pair is chosen that wasn't better in a comparison: in words, and in one of KINDS."""
+        if chosen.backend in self._pinned:
+            place = self._pinned.index(chosen.backend)
+            passed = "".join(f", {name} is {self._trouble(bucket, name)}" for name in self._pinned[:place])
+            return f"pinned to {' then '.join(self._pinned)}{passed}", PINNED
+        about = f", {chosen.backend} {seconds(self.table.cost(chosen))}" if chosen.estimate.runs else ""
+        kind = GONE if left.backend not in self.table.present else FAILING if left.health.reason else OTHER
+        return f"{left.backend} is {self._trouble(bucket, left.backend)}{about}", kind
+
+    def _trouble(self, bucket: Bucket, name: str) -> str:
+        if name not in self.table.present:
+            return "not available"
+        reason = bucket.pairs[name].health.reason
+        return f"quarantined: {reason}" if reason else "available"
+
+    def _consider(self, bucket: Bucket, selected: Pair, now: float) -> Pair:
+        """Compare, and switch, try or have a look if it is worth that."""
+        since = bucket.count - bucket.switched_at
+        bucket.due = bucket.count + (EVERY if since > SETTLED else 1)
+        if not selected.estimate.runs:
+            return selected
+        if bucket.previous is not None and since >= CONFIRM and news.confirmed(self.table, bucket) > WORTH_KEEPING:
+            self._restraint.proved_right()
+        found, alarmed = weigh(self.table, bucket, selected, now), bucket.count - bucket.alarmed_at < ALARMED
+        if found.better is not None and self._may_switch(bucket, selected, found, since, now):
+            self._switch(bucket, selected, found.better, now)
+            return found.better
+        if found.look is not None and self._may_look(found.look, found.worth, alarmed=alarmed):
+            bucket.probe = found.look
+        elif (
+            found.trial is not None
+            and since >= TRIED
+            and selected.estimate.runs >= KNOWN
+            and self._restraint.allows(1 if alarmed else 2, now)
+        ):
+            self._switch(bucket, selected, found.trial, now, TRIAL)
+            bucket.alarmed_at = bucket.count  # be as quick to take it back
+            return found.trial
+        return selected
+
+    def _may_switch(self, bucket: Bucket, selected: Pair, found: Proposal, since: int, now: float) -> bool:
+        if found.gain <= MARGIN * (1 + bucket.recent_switches(now)):
+            return False
+        character, estimate = selected.character, selected.estimate
+        if since < DWELL + character.cold_runs:
+            cold = character.cold if estimate.row <= character.cold_runs else 0.0
+            if found.gain <= DISAPPOINTING + cold:
+                return False
+        plain = found.gain > PLAIN and found.gain > SURE * found.deviation
+        seen = found.better is not None and not found.better.estimate.alarm
+        return self._restraint.allows(1, now) or (plain and seen)
+
+    def _may_look(self, pair: Pair, worth: float, *, alarmed: bool) -> bool:
+        left = self.budget.left(math.exp(self.table.cost(pair)))
+        if alarmed and pair.estimate.alarm:
+            return left > 0
+        return left > 0 and worth > PRICE * (1 / left - 1)
+
+    def _switch(self, bucket: Bucket, old: Pair, new: Pair, now: float, kind: str = FASTER) -> None:
+        prefix = "trial: " if kind == TRIAL else ""
+        reason = prefix + against(self.table, bucket, new, old)
+        bucket.select(new)
+        self._note(bucket, now, old, new, reason, kind)
+
+    def _note(self, bucket: Bucket, now: float, old: Pair, new: Pair, reason: str, kind: str) -> None:  # noqa: PLR0917 - a switch's facts
+        self.history.append(Switch(now, bucket.size, old.backend, new.backend, reason, kind))
+        self._restraint.switched()
+        bucket.churn = 1 + bucket.churn * math.exp((bucket.churned_at - now) / CHURN_SECONDS)
+        bucket.churned_at = now
+
+    def _learn(self, pair: Pair, outcome: Outcome, now: float) -> None:
+        """Take in an answered run, and tell other pairs what it says about them."""
+        table, bucket, estimate = self.table, pair.bucket, pair.estimate
+        if pair.health.answer(now):
+            for one in (pair, *table.siblings(pair)):
+                one.health.release_on_parole(now)
+                one.bucket.due = 0
+        elif pair.health.reason is not None:
+            bucket.retry_at = now
+        serves = pair is bucket.selected
+        before, feared = estimate.level, estimate.alarm
+        deviation = 0.0 if serves else math.sqrt(estimate.doubt(now, bucket.count) + pair.character.spread)
+        value = math.log(max(outcome.seconds, 1e-9))
+        jump = estimate.observe(value, now, bucket.count, pair.character)
+        if estimate.runs <= news.FIRST_RUNS and news.warming(table, pair, now):
+            jump = 0.0
+        if jump:
+            news.jumped(table, pair, jump)
+        if estimate.undone:
+            news.recovered(table, pair, now)
+        if not serves:
+            news.looked(table, pair, value - before, feared, deviation)
+
+    def _blame(self, pair: Pair, failure: Failure, now: float) -> None:
+        bucket = pair.bucket
+        pair.character.fail(WASTED)
+        pair.health.fail(now, failure)
+        cheaper = [p for p in self.table.siblings(pair) if p.bucket.size < bucket.size]
+        if pair.health.reason is not None and any(p.health.reason is not None for p in cheaper):
+            pair.health.wait_for_another(now)
+        for sibling in self.table.siblings(pair):
+            sibling.health.hear()
+        bucket.retry_at = min(bucket.retry_at, pair.health.retry_at)
+        bucket.due = 0
+
+    def _ask_again(self, bucket: Bucket, now: float) -> Pair | None:
+        """A quarantined backend that no idle moment came for, to be tried on a batch."""
+        bucket.retry_at, found = math.inf, None
+        for pair in (bucket.pairs[name] for name in self.table.present):
+            health = pair.health
+            if health.reason is None:
+                continue
+            if health.retry_at + NOT_IDLE <= now:
+                if calibration.affordable(self.table, self.budget, pair):
+                    found, health.retry_at = pair, now + AGAIN
+                elif self._restraint.allows(1, now) and now - health.since > PAROLE * (1 + health.relapses):
+                    health.release_on_parole(now)
+                    bucket.due = 0
+                    continue
+                else:
+                    health.retry_at = now + POOR
+            bucket.retry_at = min(bucket.retry_at, health.retry_at)
+        return found

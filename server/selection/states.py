@@ -1,0 +1,91 @@
+"""What a backend is in a bucket: its state with the reason, its failures and when it is asked again. No latencies."""
+
+import enum
+import math
+
+from server.selection.interface import Failure
+
+# Evidence that a backend fails often, as a likelihood ratio's logarithm: three runs in ten fail rather than one in a
+# hundred. Two failures close together are enough, single ones never; an answer that isn't finite is enough at once.
+FAILED, ANSWERED, TOO_MUCH = 3.4, 0.36, 6.0
+HEARSAY = 0.5  # of a failure's weight in the backend's other buckets
+FIRST_PAUSE, GROWTH, LONGEST_PAUSE = 5.0, 2.0, 300.0  # seconds until a quarantined backend is asked, and asked again
+MOST_TRIES = 40  # beyond which the pause has long stopped growing
+ANOTHER = 4.0  # times the pause, where a smaller bucket of the same backend is asked for less
+ANSWERS = 2  # in succession end a quarantine; twice as many after a relapse
+RELAPSE = 300.0  # seconds: who fails again within them hadn't healed
+
+
+class State(enum.Enum):
+    """Where a backend stands, in one bucket or, before it is loaded, in all."""
+
+    BUILDING = "building"
+    PROVING = "proving"
+    CALIBRATING = "calibrating"
+    ELIGIBLE = "eligible"
+    QUARANTINED = "quarantined"
+    REJECTED = "rejected"
+    AWAY = "away"
+
+
+class Health:
+    """A backend's failures in one bucket.
+
+    Attributes:
+        evidence: That it fails often.
+        reason: Why it is quarantined, or None.
+        retry_at: When it is asked again, in seconds; infinite if it isn't quarantined.
+        since: When it was quarantined last.
+        relapses: How often it was quarantined again soon after it had returned.
+    """
+
+    __slots__ = ("answers", "evidence", "failures", "reason", "relapses", "retry_at", "returned_at", "since", "tries")
+
+    def __init__(self) -> None:
+        self.evidence, self.failures = 0.0, 0
+        self.reason: str | None = None
+        self.retry_at, self.returned_at, self.since = math.inf, -math.inf, -math.inf
+        self.tries = self.answers = self.relapses = 0
+
+    def answer(self, now: float) -> bool:
+        """A run answered; returns whether that ends a quarantine."""
+        if self.reason is None:
+            if self.evidence:
+                self.evidence = max(0.0, self.evidence - ANSWERED)
+            return False
+        self.answers += 1
+        self.retry_at = now
+        return self.answers >= ANSWERS * (2 if self.relapses else 1)
+
+    def fail(self, now: float, failure: Failure) -> None:
+        """A run failed through the backend's fault."""
+        self.failures += 1
+        if self.reason is None:
+            self.evidence += TOO_MUCH if failure is Failure.NOT_FINITE else FAILED
+            if self.evidence < TOO_MUCH:
+                return
+            relapse = now - self.returned_at < RELAPSE
+            self.relapses = self.relapses + 1 if relapse else 0
+            self.tries = self.tries + 1 if relapse else 0
+            self.since = now
+        else:
+            self.tries += 1
+        self.answers = 0
+        what = "answers not finite" if failure is Failure.NOT_FINITE else "failed runs"
+        self.reason = f"{what}, {self.failures} failures in all, asked {self.tries} times since"
+        self.retry_at = now + min(FIRST_PAUSE * GROWTH ** min(self.tries, MOST_TRIES), LONGEST_PAUSE)
+
+    def wait_for_another(self, now: float) -> None:
+        """Another bucket is asked for less."""
+        self.retry_at = now + ANOTHER * (self.retry_at - now)
+
+    def hear(self) -> None:
+        """The backend failed in another bucket."""
+        if self.reason is None:
+            self.evidence = min(self.evidence + HEARSAY * FAILED, FAILED)
+
+    def release_on_parole(self, now: float) -> None:
+        """End a quarantine if there is one; one failure begins it anew until the backend has answered for a while."""
+        if self.reason is not None:
+            self.reason, self.retry_at, self.returned_at, self.answers = None, math.inf, now, 0
+            self.evidence = FAILED
