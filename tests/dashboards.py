@@ -32,6 +32,16 @@ def expressions(data: Any) -> Iterator[str]:
         yield mark["expr"]
 
 
+def legends(data: Any) -> Iterator[tuple[str, set[str]]]:
+    """Every query with the labels that its legend, or the text of a mark, names."""
+    for panel in panels(data):
+        for target in panel.get("targets", ()):
+            yield target["expr"], set(re.findall(r"{{(\w+)}}", target.get("legendFormat", "")))
+    for mark in data.get("annotations", {}).get("list", ()):
+        texts = mark["titleFormat"] + mark["textFormat"]
+        yield mark["expr"], {*re.findall(r"{{(\w+)}}", texts), *mark["tagKeys"].split(",")}
+
+
 def variables(data: Any) -> list[tuple[str, str]]:
     """The series and the label of each variable whose values Prometheus has."""
     found = [

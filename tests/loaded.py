@@ -1,4 +1,4 @@
-"""A server to which everything has happened that metrics tell of: two engines and a rejected one, switches, failures."""
+"""A server to which everything has happened that metrics tell of: engines good and bad, switches, failures."""
 
 import time
 from collections.abc import Iterator, Mapping

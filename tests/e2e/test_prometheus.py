@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.dashboards import alerts, dashboards, expressions, filled, labels_of, metrics_of, variables
+from tests.dashboards import alerts, dashboards, expressions, filled, labels_of, legends, metrics_of, variables
 from tests.loaded import Loaded, loaded
 from tests.pages import OTHER
 from tests.prometheus import DEPLOY, Prometheus, scraping
@@ -32,10 +32,9 @@ def watched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Promethe
         target = f"127.0.0.1:{made.metrics_port}"
         with scraping(folder / "data", [target], DEPLOY / "prometheus" / "alerts.yml") as prometheus:
             prometheus.until("segue_build_info")
-            for _ in range(2):  # what happens for the first time shows in no rate
+            for count in (1, 2):  # what happens for the first time shows in no rate
                 made.make_everything_happen()
-                count = 'sum(segue_backend_failures_total{kind="error"})'
-                prometheus.until(f"{count} >= {_ + 1}")
+                prometheus.until(f'sum(segue_backend_failures_total{{kind="error"}}) >= {count}')
             prometheus.until("count_over_time(segue_refused_requests_total[1m]) > 2")
             yield prometheus, made
 
@@ -50,6 +49,9 @@ def test_every_query_of_a_dashboard_returns_data(watched: tuple[Prometheus, Load
     for expression in asked:
         values = [float(series["value"][1]) for series in prometheus.query(expression)]
         assert any(not math.isnan(value) for value in values), expression
+    for expression, legend in legends(data):
+        (first, *_) = prometheus.query(filled(expression, VALUES))
+        assert legend <= first["metric"].keys(), (expression, legend)
     for selector, label in variables(data):
         chosen = prometheus.query(f"group by ({label}) ({filled(selector, VALUES)})")
         assert all(series["metric"].get(label) for series in chosen), (selector, label)
@@ -100,7 +102,9 @@ def test_prometheus_reads_both_forms(watched: tuple[Prometheus, Loaded], tmp_pat
     (series,) = prometheus.query(':tensorflow:serving:request_count{model_name="affine", status="OK"}')
     text = made.site.server._metrics.page().decode()
     (line,) = [
-        line for line in text.splitlines() if line.startswith(':tensorflow:serving:request_count{model_name="affine",status="OK"}')
+        line
+        for line in text.splitlines()
+        if line.startswith(':tensorflow:serving:request_count{model_name="affine",status="OK"}')
     ]
     assert series["value"][1] == line.split()[-1]
     assert not list(tmp_path.iterdir())
