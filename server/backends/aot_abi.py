@@ -8,8 +8,8 @@ headers that torch ships under torch/include/torch/csrc:
     inductor/aoti_torch/c/shim.h        aoti_torch_*: in libtorch_cpu.so
     stable/c/shim.h                     torch_exception_get_what_without_backtrace: in libtorch_cpu.so
 
-Besides those stable ones, at::set_num_threads (ATen/Parallel.h) is called by its mangled name, and
-omp_set_num_threads by OpenMP's standard.
+Besides those stable ones, at::set_num_threads (ATen/Parallel.h) is called by its mangled name: it sets OpenMP's and
+MKL's number too.
 """
 
 import ctypes
@@ -95,7 +95,6 @@ class Torch:
         self._strides = _declare(library, "aoti_torch_get_strides", c_int32, handle, POINTER(sizes))
         self._what = _declare(library, "torch_exception_get_what_without_backtrace", c_char_p)
         self._set_threads = _declare(library, "_ZN2at15set_num_threadsEi", None, c_int)
-        self._set_omp_threads = _declare(library, "omp_set_num_threads", None, c_int)
         self._cpu = _declare(library, "aoti_torch_device_type_cpu", c_int32)()
         self._devices = {"cpu": self._cpu, "cuda": _declare(library, "aoti_torch_device_type_cuda", c_int32)()}
         self._codes = {
@@ -106,14 +105,10 @@ class Torch:
     def set_threads(self, threads: int) -> None:
         """How many threads an operator may use in runs that the calling thread starts from now on.
 
-        OpenMP keeps the number per thread; ATen's, which is set too, is a default for threads that ATen meets anew.
+        OpenMP and MKL keep the number per thread, and so does what this sets. ATen also keeps it as what threads get
+        that it has not met before: whoever wants a number must set it before each run.
         """
         self._set_threads(threads)
-        self._set_omp_threads(threads)
-
-    def set_calling_thread(self, threads: int) -> None:
-        """The same for the calling thread alone: cheap enough to be done before each run."""
-        self._set_omp_threads(threads)
 
     def open(self, path: Path) -> tuple[ctypes.CDLL, int]:
         """Map a compiled model."""

@@ -17,6 +17,7 @@ import platform
 import shutil
 import stat
 import threading
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -107,7 +108,8 @@ class ArtefactCache:
             return None
         if not whole:
             return None
-        os.utime(folder)  # when it was last used
+        now = time.time_ns()  # the system's own stamp would be the same for what happens within some milliseconds
+        os.utime(folder, ns=(now, now))  # when it was last used
         return Artefact(folder / _LIBRARY, content["ports"])
 
     def _is_whole(self, library: Path, known: Mapping[str, Any]) -> bool:

@@ -68,7 +68,7 @@ class AotInductorGraph:
             msg = f"the compiled model holds only where {broken} (d[i][j]: axis j of input i), and was given {sizes}"
             raise RunFailed(msg)
         if self._threads:
-            self._torch.set_calling_thread(self._threads)
+            self._torch.set_threads(self._threads)
         try:
             answers = model.run(arrays)
         except AbiError as error:
@@ -164,8 +164,6 @@ class AotInductorBackend:
         _check_ports("output", graph.outputs, artefact.ports["outputs"])
         try:
             torch = _torch()
-            if self._threads:
-                torch.set_threads(self._threads)
             model = CompiledModel(torch, artefact.library, self.device, _RUNNERS[self.device])
         except AbiError as error:
             msg = f"the compiled form of {graph.path.name} does not load: {' '.join(str(error).split())}"

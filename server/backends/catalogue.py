@@ -13,12 +13,12 @@ from server.backends.interface import Backend, Precision
 from server.backends.onnx_runtime import Device, OnnxRuntimeBackend
 from server.errors import InvalidRequest
 
-ONNX_RUNTIME, OPENVINO = "onnxruntime", "openvino"
-FAMILIES = (ONNX_RUNTIME, OPENVINO)
+ONNX_RUNTIME, OPENVINO, TORCH = "onnxruntime", "openvino", "torch"
+FAMILIES = (ONNX_RUNTIME, OPENVINO, TORCH)
 """In the order in which they can serve: the first at once, the last after a compilation."""
 
 AUTO = "auto"
-_EXTRAS = {OPENVINO: ("openvino",)}
+_EXTRAS = {OPENVINO: ("openvino",), TORCH: ("torch", "onnx", "onnx2torch")}
 _PRECISIONS: Mapping[str, tuple[Precision, ...]] = {
     "fp32": (Precision.FP32,),
     "bf16": (Precision.FP32, Precision.BF16),
@@ -102,6 +102,12 @@ def _openvino(precision: Precision, _device: Device, threads: int, _cache: Path)
     return OpenVinoBackend(precision=precision, threads=threads)
 
 
+def _torch(precision: Precision, device: Device, threads: int, cache: Path) -> Backend:
+    from server.backends.aot_inductor import AotInductorBackend  # noqa: PLC0415 - an optional installation
+
+    return AotInductorBackend(cache / "torch", precision=precision, device=device, threads=threads)
+
+
 @dataclass(frozen=True, slots=True)
 class _Maker:
     make: Callable[[Precision, Device, int, Path], Backend]
@@ -112,4 +118,5 @@ class _Maker:
 _MAKERS: Mapping[str, _Maker] = {
     ONNX_RUNTIME: _Maker(_onnx_runtime, ("cpu", "cuda"), (Precision.FP32,)),
     OPENVINO: _Maker(_openvino, ("cpu",), (Precision.FP32, Precision.BF16, Precision.FP16)),
+    TORCH: _Maker(_torch, ("cpu", "cuda"), (Precision.FP32, Precision.BF16, Precision.FP16)),
 }

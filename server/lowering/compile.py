@@ -24,7 +24,7 @@ import torch
 from torch._inductor.exc import InvalidCxxCompiler
 
 from server.errors import GraphNotLowerable
-from server.lowering.export import Exported, NotExportable, export
+from server.lowering.exporting import Exported, NotExportable, export
 from server.lowering.ports import describe
 from server.lowering.precision import AtPrecision
 from server.lowering.verify import Differs, verify, without_ones

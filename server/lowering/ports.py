@@ -6,7 +6,7 @@ from typing import Any, Final
 
 from server.backends.sizes import SizeRule
 from server.lowering.dtypes import TORCH_DTYPES
-from server.lowering.export import Exported, NotExportable
+from server.lowering.exporting import Exported, NotExportable
 from server.lowering.module import Port
 
 # What torch writes around the size of an input's axis, and whole numbers, where it once divided by it.

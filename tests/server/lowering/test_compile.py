@@ -9,7 +9,7 @@ import torch
 
 from server.backends.sizes import SizeRule
 from server.lowering import lower
-from server.lowering.export import Exported, NotExportable, export
+from server.lowering.exporting import Exported, NotExportable, export
 from server.lowering.ports import describe
 from server.lowering.precision import AtPrecision
 from server.lowering.verify import Differs, _require_close, without_ones
