@@ -4,7 +4,7 @@ VENV   ?= .venv
 BIN     = $(VENV)/bin
 PIP     = $(BIN)/pip --disable-pip-version-check --quiet
 
-.PHONY: setup setup-convert setup-serve demo serve test prove fuzz check bench overload soak protos dashboards
+.PHONY: setup setup-convert setup-serve demo serve test prove fuzz check bench overload soak browser protos dashboards
 .PHONY: prometheus lock clean
 .DELETE_ON_ERROR:
 
@@ -55,6 +55,17 @@ overload: setup
 # Under load for about an hour, part by part; done parts are not done again. What is shown: benchmarks/soak/__main__.py.
 soak: setup
 	$(BIN)/python -m benchmarks.soak
+
+# The browser in which the status page is tested, from Debian's packages and beside the system: nothing is installed.
+TOOLS = .cache/tools
+browser: $(TOOLS)/chromium-headless-shell
+$(TOOLS)/chromium-headless-shell:
+	mkdir -p $(TOOLS)/debs $(TOOLS)/chromium
+	cd $(TOOLS)/debs && apt-get download $$(apt-get -s install --no-install-recommends chromium-headless-shell | sed -n 's/^Inst \([^ ]*\).*/\1/p')
+	for package in $(TOOLS)/debs/*.deb; do dpkg -x $$package $(TOOLS)/chromium || exit 1; done
+	rm -r $(TOOLS)/debs
+	printf '#!/bin/sh\nusr=%s/$(TOOLS)/chromium/usr\nlib=$$usr/lib/$$(uname -m)-linux-gnu\nLD_LIBRARY_PATH=$$lib:$$lib/pulseaudio exec $$usr/lib/chromium/chromium-headless-shell "$$@"\n' "$$PWD" > $@
+	chmod +x $@
 
 protos: setup
 	$(BIN)/python -m protos.generate

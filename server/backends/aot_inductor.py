@@ -67,6 +67,10 @@ class AotInductorGraph:
             sizes = ", ".join(f"{port.name} {a.shape}" for port, a in zip(self._inputs, arrays, strict=True))
             msg = f"the compiled model holds only where {broken} (d[i][j]: axis j of input i), and was given {sizes}"
             raise RunFailed(msg)
+        if not all(array.size for array in arrays):
+            # torch's attention divides by the batch and takes the whole process with it.
+            msg = "a compiled model answers no empty input"
+            raise RunFailed(msg)
         if self._threads:
             self._torch.set_threads(self._threads)
         try:

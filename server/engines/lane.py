@@ -144,7 +144,8 @@ class Lane:
     def run(self, feeds: Mapping[str, Array], outputs: Sequence[str]) -> list[Array]:
         """Answer a batch; see LoadedGraph.run. A failure of one engine is another's turn."""
         bucket = self.bucket(feeds)
-        if self.policy is None:
+        if self.policy is None or not all(array.size for array in feeds.values()):
+            # What is empty says nothing of how fast a backend is, and not every backend takes it.
             return self._timed(self._primary, bucket, feeds, outputs)
         with self._lock:
             self._begun += 1

@@ -1,5 +1,6 @@
 """Tests of `server.histograms`."""
 
+import math
 import threading
 from itertools import pairwise
 
@@ -55,3 +56,23 @@ def test_no_observation_is_lost_between_threads() -> None:
     for thread in threads:
         thread.join()
     assert total([durations.snapshot(), durations.snapshot()]).count == 2 * 8 * 2000
+
+
+@given(
+    st.lists(st.floats(1e-6, 100), min_size=1, max_size=50),
+    st.floats(0, 1),
+)
+def test_quantiles_are_near(observed: list[float], share: float) -> None:
+    """A quantile lies in the cell of an observation that has the share below it."""
+    durations = Durations()
+    for seconds in observed:
+        durations.observe(seconds)
+    found = durations.snapshot().quantile(share)
+    true = sorted(observed)[max(0, math.ceil(share * len(observed)) - 1)]
+    assert found is not None
+    assert true / 1.8001 <= found <= true * 1.8001 or true < 1e-5
+
+
+def test_nothing_has_no_quantile() -> None:
+    """Before the first observation there is none."""
+    assert Durations().snapshot().quantile(0.5) is None

@@ -48,17 +48,23 @@ def expected(reference: LoadedGraph, feeds: dict[str, Array]) -> list[Array]:
     return reference.run({name: array for name, array in feeds.items() if name != "b"}, _OUTPUTS)
 
 
-@pytest.mark.parametrize(("batch", "length"), [(3, 4), (1, 7), (7, 1), (1, 1), (0, 5), (64, 33)])
+@pytest.mark.parametrize(("batch", "length"), [(3, 4), (1, 7), (7, 1), (1, 1), (64, 33)])
 def test_it_answers_as_onnx_runtime_does(
     graph: AotInductorGraph, reference: LoadedGraph, batch: int, length: int
 ) -> None:
-    """One compiled form serves every batch and length, also none and one, for every kind of port."""
+    """One compiled form serves every batch and length, one among them, for every kind of port."""
     feeds = workbench_feeds(batch, length)
     answers = graph.run(feeds, [*_OUTPUTS, "b2"])
     for got, want in zip(answers, [*expected(reference, feeds), feeds["b"] * feeds["b"]], strict=True):
         assert (got.dtype, got.shape) == (want.dtype, want.shape)
         assert got.flags.c_contiguous
         np.testing.assert_allclose(got.astype(np.float64), want.astype(np.float64), rtol=1e-5, atol=1e-5)
+
+
+def test_empty_inputs_are_left_to_others(graph: AotInductorGraph) -> None:
+    """An error, where torch's own kernels for attention would divide by zero and end the process."""
+    with pytest.raises(RunFailed, match="no empty input"):
+        graph.run(workbench_feeds(0, 5), _OUTPUTS)
 
 
 def test_answers_come_in_the_order_asked_for(graph: AotInductorGraph) -> None:
@@ -160,7 +166,7 @@ def longest_gap(work: Callable[[], object]) -> tuple[float, float]:
 
 def test_a_run_holds_nobody_up(graph: AotInductorGraph) -> None:
     """Python goes on while it computes: were the GIL held, the gap would be the whole run."""
-    feeds = workbench_feeds(64, 700)
+    feeds = workbench_feeds(64, 2000)
     took, gap = longest_gap(lambda: graph.run(feeds, _OUTPUTS))
     assert took > 0.1
     assert gap < took / 3

@@ -58,6 +58,13 @@ def test_the_chosen_engine_answers_and_the_policy_is_told() -> None:
     assert lane.durations["second", 4].snapshot().count == 1
 
 
+def test_what_is_empty_is_the_first_engines() -> None:
+    """A batch without rows is answered by the engine that was there from the start, and teaches the policy nothing."""
+    lane, policy = lane_of(double, breaks, order=["second"])
+    assert lane.run(batch(0), ["y"])[0].shape == (0, 2)
+    assert policy.outcomes == []
+
+
 @pytest.mark.parametrize(("bad", "failure"), [(breaks, Failure.ERROR), (not_finite, Failure.NOT_FINITE)])
 def test_the_same_batch_runs_on_another_engine(bad: Callable[[Array], Array], failure: Failure) -> None:
     """The client sees an answer, the policy both runs of the one batch, and the count of failures grows."""
