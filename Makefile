@@ -56,8 +56,10 @@ overload: setup
 soak: setup
 	$(BIN)/python -m benchmarks.soak
 
-# The browser in which the status page is tested, from Debian's packages and beside the system: nothing is installed.
+# What tests use of Debian's packages.
 TOOLS = .cache/tools
+
+# The browser in which the status page is tested, from Debian's packages and beside the system: nothing is installed.
 browser: $(TOOLS)/chromium-headless-shell
 $(TOOLS)/chromium-headless-shell:
 	mkdir -p $(TOOLS)/debs $(TOOLS)/chromium
@@ -75,7 +77,6 @@ dashboards: setup
 	$(BIN)/python -m deploy.grafana
 
 # A real Prometheus and its promtool for the tests, on machines with Debian's packages: fetched and unpacked, not installed.
-TOOLS = .cache/tools
 prometheus: $(TOOLS)/usr/bin/prometheus
 $(TOOLS)/usr/bin/prometheus:
 	mkdir -p $(TOOLS)
