@@ -4,7 +4,8 @@ VENV   ?= .venv
 BIN     = $(VENV)/bin
 PIP     = $(BIN)/pip --disable-pip-version-check --quiet
 
-.PHONY: setup setup-convert setup-serve demo serve test prove fuzz check bench overload soak browser protos lock clean
+.PHONY: setup setup-convert setup-serve demo serve test prove fuzz check bench overload soak browser protos dashboards
+.PHONY: prometheus lock clean
 .DELETE_ON_ERROR:
 
 # One environment for development: serving, conversion, checks and tests.
@@ -55,8 +56,10 @@ overload: setup
 soak: setup
 	$(BIN)/python -m benchmarks.soak
 
-# The browser in which the status page is tested, from Debian's packages and beside the system: nothing is installed.
+# What tests use of Debian's packages.
 TOOLS = .cache/tools
+
+# The browser in which the status page is tested, from Debian's packages and beside the system: nothing is installed.
 browser: $(TOOLS)/chromium-headless-shell
 $(TOOLS)/chromium-headless-shell:
 	mkdir -p $(TOOLS)/debs $(TOOLS)/chromium
@@ -68,6 +71,17 @@ $(TOOLS)/chromium-headless-shell:
 
 protos: setup
 	$(BIN)/python -m protos.generate
+
+# Grafana's dashboards as JSON, from the code beside them.
+dashboards: setup
+	$(BIN)/python -m deploy.grafana
+
+# A real Prometheus and its promtool for the tests, on machines with Debian's packages: fetched and unpacked, not installed.
+prometheus: $(TOOLS)/usr/bin/prometheus
+$(TOOLS)/usr/bin/prometheus:
+	mkdir -p $(TOOLS)
+	cd $(TOOLS) && apt-get download prometheus
+	dpkg -x $(TOOLS)/prometheus_*.deb $(TOOLS)
 
 # Choose versions again, within pyproject.toml's bounds. The development lock decides; the others follow it.
 lock: setup

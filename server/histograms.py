@@ -14,6 +14,9 @@ SECONDS = (
 )
 """Ours: from 100 microseconds, below which no request over gRPC ends, to 30 seconds."""
 
+RUN_SECONDS = (1e-5, 2e-5, 3e-5, 5e-5, 7e-5, *SECONDS)
+"""Ours for runs alone, which small models end sooner."""
+
 STAGE_SECONDS = (1e-5, 3e-5, 1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0)
 """Ours for parts of requests, which may be short: fewer, for there are many parts."""
 
@@ -21,9 +24,10 @@ MICROSECONDS = tuple(10 * 1.8**k for k in range(33))
 """TensorFlow Serving's for latencies (servables/tensorflow/util.cc): about 20 minutes at the upper end."""
 
 _SECONDS_OF_MICROSECONDS = tuple(bound / 1e6 for bound in MICROSECONDS)
-_BOUNDS = tuple(sorted({*SECONDS, *STAGE_SECONDS, *_SECONDS_OF_MICROSECONDS}))
+_BOUNDS = tuple(sorted({*RUN_SECONDS, *STAGE_SECONDS, *_SECONDS_OF_MICROSECONDS}))
 # The last cell counted by each bound of a set.
 _OURS = tuple(_BOUNDS.index(bound) for bound in SECONDS)
+_RUNS = tuple(_BOUNDS.index(bound) for bound in RUN_SECONDS)
 _STAGES = tuple(_BOUNDS.index(bound) for bound in STAGE_SECONDS)
 _THEIRS = tuple(_BOUNDS.index(bound) for bound in _SECONDS_OF_MICROSECONDS)
 
@@ -58,6 +62,10 @@ class Snapshot:
     def by_seconds(self) -> list[tuple[float, int]]:
         """Our bounds, each with the observations that are not greater."""
         return self._cumulated(SECONDS, _OURS)
+
+    def by_run_seconds(self) -> list[tuple[float, int]]:
+        """Our bounds for runs, each with the observations that are not greater."""
+        return self._cumulated(RUN_SECONDS, _RUNS)
 
     def by_stage_seconds(self) -> list[tuple[float, int]]:
         """Our bounds for parts of requests, each with the observations that are not greater."""

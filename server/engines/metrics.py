@@ -127,7 +127,7 @@ class _Families:
     def _add_lane(self, labels: tuple[str, ...], lane: Lane, backends: Sequence[str], quarantined: set[str]) -> None:
         counts, explained = lane.counts(), lane.explain()
         for (backend, bucket), run in counts.runs.items():
-            add_snapshot(self._runs, (*labels, backend, str(bucket)), run, run.by_seconds())
+            add_snapshot(self._runs, (*labels, backend, str(bucket)), run, run.by_run_seconds())
         for bucket, chosen in _selected(lane, counts, explained, backends[0]).items():
             for backend in backends:
                 self._selected.add_metric((*labels, backend, str(bucket)), int(backend == chosen))

@@ -324,6 +324,7 @@ class Edge:
             release()
             self._budget.give_back(held)
 
+        exchange.lane = lane
         try:
             self._budget.take(held)
         except SegueError as error:

@@ -28,7 +28,7 @@ _DO_NOT_RETRY: Metadata = (("grpc-retry-pushback-ms", "-1"),)
 class Exchange:
     """Ends a request well or with an error, once."""
 
-    __slots__ = ("_budget", "_error_reply", "_metrics", "_name", "_size", "_watchers", "call", "rpc")
+    __slots__ = ("_budget", "_error_reply", "_metrics", "_name", "_size", "_watchers", "call", "lane", "rpc")
 
     def __init__(
         self,
@@ -56,6 +56,8 @@ class Exchange:
         """
         self.rpc = rpc
         self.call = calls.begin(full_name, rpc)
+        self.lane = ""
+        """The loaded model whose turn it takes; known before anybody has looked for the version."""
         self._name = name
         self._size = size
         self._metrics = metrics
@@ -85,7 +87,7 @@ class Exchange:
         else:
             code, text = Code.INTERNAL, self._log_unexpected(error)
         self.call.code = code.name
-        self._metrics.failed(self._name, self.call.model, code.name, error)
+        self._metrics.failed(self._name, self.call.model or self.lane, code.name, error)
         message = self._error_reply(code, text) if self._error_reply else b""
         self.rpc.end(code, text, message, _DO_NOT_RETRY if isinstance(error, QueueFull) else None)
         for watcher in self._watchers:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from concurrent.futures import wait
 from pathlib import Path
 from urllib.error import HTTPError
-from urllib.request import urlopen
+from urllib.request import Request, urlopen
 
 import grpc
 import pytest
@@ -21,6 +21,7 @@ from server.lifecycle.states import State
 from server.metrics import Metrics
 from server.wire.responses import encode_predict_request
 from tests.packages import Affine, write_package
+from tests.server.test_exposition import PROMETHEUS_2
 from tests.servers import INPUTS, call, code_of, running
 
 THEIRS = "/monitoring/prometheus/metrics"
@@ -137,6 +138,17 @@ def test_failures_belong_to_the_model_that_was_found_and_made_up_names_to_none(s
     assert sample(text, ":tensorflow:serving:request_count", model_name="", status="NOT_FOUND") == 1
     assert sample(text, ":tensorflow:serving:request_count", model_name="affine", status="FAILED_PRECONDITION") == 1
     assert "made-up" not in text
+
+
+def test_who_accepts_open_metrics_gets_them(server: Server) -> None:
+    """Prometheus asks for them by itself; whoever does not say gets the text format, on every path."""
+    for path in ("/metrics", THEIRS):
+        asked = Request(f"http://127.0.0.1:{server.metrics_port}{path}", headers={"Accept": PROMETHEUS_2})
+        with urlopen(asked, timeout=20) as reply:  # noqa: S310 - our own
+            assert reply.headers["Content-Type"] == "application/openmetrics-text; version=1.0.0; charset=utf-8"
+            assert reply.headers["Vary"] == "Accept"
+            assert reply.read().endswith(b"# EOF\n")
+        assert "# EOF" not in page(server, path)
 
 
 def test_no_other_path_has_a_page(server: Server) -> None:

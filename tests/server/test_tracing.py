@@ -4,6 +4,7 @@ import logging
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from concurrent import futures
 from dataclasses import dataclass, field
@@ -18,6 +19,7 @@ from server.app import Server
 from server.logs import formatter
 from server.wire.responses import encode_predict_request
 from tests.e2e.processes import ROOT
+from tests.prometheus import scraping
 from tests.servers import INPUTS, call, code_of, running
 
 TRACE, PARENT = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
@@ -165,3 +167,34 @@ def test_traces_without_what_they_need_stop_the_start(tmp_path: Path) -> None:
     command = [sys.executable, "-c", code]
     done = subprocess.run(command, cwd=ROOT, check=False, timeout=60, capture_output=True, text=True)
     assert "pip install 'segue-serving[traces]'" in done.stderr
+
+
+def test_prometheus_finds_the_trace_of_a_slow_request(tmp_path: Path, collector: tuple[Collector, str]) -> None:
+    """The latency of a traced request has its trace's id as an exemplar; one that is not sampled leaves none."""
+    _, endpoint = collector
+    with running(tmp_path, otlp_endpoint=endpoint) as server:
+        with grpc.insecure_channel(f"127.0.0.1:{server.port}") as channel:
+            call(channel, metadata=[("traceparent", f"00-{TRACE}-{PARENT}-00")])
+            assert " # {" not in server._metrics.open_page().decode()
+            call(channel, metadata=[("traceparent", f"00-{TRACE}-{PARENT}-01")])
+        lines = server._metrics.open_page().decode().splitlines()
+        assert " # {" not in server._metrics.page().decode()
+    (line,) = [line for line in lines if " # {" in line]
+    assert line.startswith("segue_request_latency_seconds_bucket{")
+    assert f' # {{trace_id="{TRACE}"}} 0.' in line
+
+
+@pytest.mark.slow
+def test_a_real_prometheus_keeps_the_trace(tmp_path: Path, collector: tuple[Collector, str]) -> None:
+    """Asked for exemplars of the latency, it gives the id by which the trace is found."""
+    _, endpoint = collector
+    with running(tmp_path / "models", otlp_endpoint=endpoint, metrics_port=0) as server:
+        with grpc.insecure_channel(f"127.0.0.1:{server.port}") as channel:
+            call(channel, metadata=[("traceparent", f"00-{TRACE}-{PARENT}-01")])
+        with scraping(tmp_path / "data", [f"127.0.0.1:{server.metrics_port}"]) as prometheus:
+            prometheus.until("segue_request_latency_seconds_count")
+            now = time.time()
+            name = "segue_request_latency_seconds_bucket"
+            (found,) = prometheus.ask("query_exemplars", query=name, start=str(now - 600), end=str(now + 600))
+    assert found["seriesLabels"]["model"] == "affine"
+    assert [exemplar["labels"] for exemplar in found["exemplars"]] == [{"trace_id": TRACE}]
