@@ -10,6 +10,7 @@ import numpy as np
 from google.protobuf.message import Message
 
 from server.app import Server
+from server.backends.interface import Backend
 from server.config import ServerConfig
 from server.wire.responses import encode_predict_request
 from tests.packages import write_package
@@ -23,11 +24,18 @@ SECONDS = 20.0
 
 @contextmanager
 def running(folder: Path, **settings: Any) -> Iterator[Server]:
-    """A server with one model, "affine", on free ports."""
+    """A server with one model, "affine", on free ports, with ONNX Runtime alone."""
+    with running_with(None, folder, **settings) as server:
+        yield server
+
+
+@contextmanager
+def running_with(backends: Sequence[Backend] | None, folder: Path, **settings: Any) -> Iterator[Server]:
+    """The same with these backends."""
     if not (folder / "affine").exists():
         write_package(folder / "affine" / "1")
     defaults = {"port": 0, "metrics_port": -1, "lame_duck_seconds": 0, "grace_seconds": 5, "backends": "onnxruntime"}
-    server = Server(ServerConfig(repository=folder, **{**defaults, **settings}))
+    server = Server(ServerConfig(repository=folder, **{**defaults, **settings}), backends)
     try:
         server.start()
         yield server
