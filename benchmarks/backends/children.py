@@ -33,7 +33,11 @@ class Contender:
         self._process = subprocess.Popen(
             command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._log, text=True
         )
-        self.load_seconds = self._read()["ready"]
+        try:
+            self.load_seconds = self._read()["ready"]
+        except ContenderError:
+            self.close()
+            raise
 
     def run(self, batch: int) -> float:
         """Seconds of one run."""

@@ -60,7 +60,7 @@ def references(names: Sequence[str]) -> dict[str, str]:
 
 def table(rows: Sequence[Mapping[str, Any]]) -> str:
     """Markdown: a line for each batch and contender."""
-    lines = ["| batch | contender | median ms | quartiles ms | times TensorFlow (95 %) | times native (95 %) |",
+    lines = ["| batch | contender | median ms | quartiles | times TensorFlow (95 %) | times compiled native (95 %) |",
              "|---|---|---|---|---|---|"]  # fmt: skip
     for row in rows:
         for name, figure in row["contenders"].items():

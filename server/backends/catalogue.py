@@ -3,6 +3,7 @@
 A runtime that is not installed is never imported.
 """
 
+import ctypes
 import importlib.util
 import platform
 from collections.abc import Callable, Mapping
@@ -13,11 +14,14 @@ from server.backends.interface import Backend, Precision
 from server.backends.onnx_runtime import Device, OnnxRuntimeBackend
 from server.errors import InvalidRequest
 
-ONNX_RUNTIME, OPENVINO, TORCH = "onnxruntime", "openvino", "torch"
-FAMILIES = (ONNX_RUNTIME, OPENVINO, TORCH)
+ONNX_RUNTIME, OPENVINO, TORCH, TENSORRT = "onnxruntime", "openvino", "torch", "tensorrt"
+FAMILIES = (ONNX_RUNTIME, OPENVINO, TORCH, TENSORRT)
 """In the order in which they can serve: the first at once, the last after a compilation."""
 
 AUTO = "auto"
+# TensorRT builds an engine of its own for every model, which takes minutes of the GPU: only for those who name it.
+_AUTOMATIC = (ONNX_RUNTIME, OPENVINO, TORCH)
+_TENSORRT_LIBRARY = "libnvinfer.so.10"  # what ONNX Runtime's provider is linked with
 _EXTRAS = {OPENVINO: ("openvino",), TORCH: ("torch", "onnx", "onnx2torch")}
 _PRECISIONS: Mapping[str, tuple[Precision, ...]] = {
     "fp32": (Precision.FP32,),
@@ -44,7 +48,7 @@ def offered(names: str, precision: str, *, device: Device, threads: int, cache: 
     """Make the backends that are wanted and possible.
 
     Args:
-        names: "auto" for all, or names of families with commas; the first answers from the start.
+        names: "auto" for all that need no naming, or families with commas; the first answers from the start.
         precision: "fp32", "bf16", "fp16" or "fastest": what may be computed in besides float32.
         device: Where.
         threads: Of a run; 0 is one per physical core.
@@ -53,7 +57,7 @@ def offered(names: str, precision: str, *, device: Device, threads: int, cache: 
     Raises:
         InvalidRequest: A name or precision is unknown, or nothing of what was named can be had.
     """
-    wanted = FAMILIES if names == AUTO else tuple(dict.fromkeys(name.strip() for name in names.split(",")))
+    wanted = _AUTOMATIC if names == AUTO else tuple(dict.fromkeys(name.strip() for name in names.split(",")))
     if unknown := [name for name in wanted if name not in FAMILIES]:
         raise InvalidRequest(f"there is no backend {unknown[0]!r}; there are {', '.join(FAMILIES)}, or {AUTO} for all")
     if precision not in _PRECISIONS:
@@ -74,15 +78,25 @@ def _try(offer: Offer, family: str, precision: Precision, device: Device, thread
     missing = [name for name in _EXTRAS.get(family, ()) if importlib.util.find_spec(name) is None]
     if missing:
         offer.absent[family] = f"{missing[0]} is not installed: pip install 'segue-serving[{family}]'"
+    elif family == TENSORRT and device == "cuda" and not _is_there(_TENSORRT_LIBRARY):
+        offer.absent[family] = f"TensorRT ({_TENSORRT_LIBRARY}) is not where the loader looks for libraries"
     elif device not in maker.devices:
         offer.absent[family] = f"it has no {device} here"
-    elif device == "cpu" and precision is not Precision.FP32 and not _FLAGS[precision] & _processor_flags():
+    elif device == "cpu" and precision is not Precision.FP32 and not _FLAGS[precision] & processor_flags():
         offer.absent[label] = f"this processor has no {precision} arithmetic"
     else:
         offer.backends.append(maker.make(precision, device, threads, cache))
 
 
-def _processor_flags() -> frozenset[str]:
+def _is_there(library: str) -> bool:
+    try:
+        ctypes.CDLL(library)
+    except OSError:
+        return False
+    return True
+
+
+def processor_flags() -> frozenset[str]:
     """What the processor can do, in Linux' words; nothing where Linux does not say."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
@@ -108,6 +122,12 @@ def _torch(precision: Precision, device: Device, threads: int, cache: Path) -> B
     return AotInductorBackend(cache / "torch", precision=precision, device=device, threads=threads)
 
 
+def _tensorrt(precision: Precision, _device: Device, _threads: int, cache: Path) -> Backend:
+    from server.backends.tensorrt import TensorRtBackend  # noqa: PLC0415 - only where there is a GPU
+
+    return TensorRtBackend(cache, precision=precision)
+
+
 @dataclass(frozen=True, slots=True)
 class _Maker:
     make: Callable[[Precision, Device, int, Path], Backend]
@@ -118,5 +138,6 @@ class _Maker:
 _MAKERS: Mapping[str, _Maker] = {
     ONNX_RUNTIME: _Maker(_onnx_runtime, ("cpu", "cuda"), (Precision.FP32,)),
     OPENVINO: _Maker(_openvino, ("cpu",), (Precision.FP32, Precision.BF16, Precision.FP16)),
+    TENSORRT: _Maker(_tensorrt, ("cuda",), (Precision.FP32, Precision.BF16, Precision.FP16)),
     TORCH: _Maker(_torch, ("cpu", "cuda"), (Precision.FP32, Precision.BF16, Precision.FP16)),
 }

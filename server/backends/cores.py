@@ -6,6 +6,8 @@ every model lie on the same cores.
 
 import math
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 _TOPOLOGY = Path("/sys/devices/system/cpu")
@@ -19,6 +21,25 @@ def physical_cores() -> int:
     mine = os.sched_getaffinity(0)
     cores = {_siblings(number) for number in mine}
     return max(1, min(len(cores), _quota()))
+
+
+def affinity() -> frozenset[int]:
+    """The processors that this thread may run on; empty where threads cannot be told."""
+    return frozenset(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else frozenset()
+
+
+@contextmanager
+def running_on(processors: frozenset[int]) -> Iterator[None]:
+    """Let this thread run on these for the length of the block: for a runtime that sizes its pools by that."""
+    if not processors:
+        yield
+        return
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, processors)
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, before)
 
 
 def _siblings(number: int) -> str:

@@ -124,50 +124,95 @@ class OnnxRuntimeGraph:
         return {name: _to_str(name, array) if name in self._strings_in else array for name, array in inputs.items()}
 
 
+VERSION: str = ort.__version__
+
+Provider = str | tuple[str, Mapping[str, str]]
+"""An execution provider's name, perhaps with options."""
+
+# By default products of float32 matrices are computed with 10 bits of their numbers there (TF32).
+CUDA: Provider = ("CUDAExecutionProvider", {"use_tf32": "0"})
+CPU: Provider = "CPUExecutionProvider"
+
+
+def open_session(graph: GraphSpec, providers: Sequence[Provider], threads: int = 0) -> ort.InferenceSession:
+    """Create the session and check that its ports are the package's.
+
+    Args:
+        graph: What to load.
+        providers: In order of preference. The first must start.
+        threads: Threads within one operator; 0 means one per core that this process may use.
+
+    Raises:
+        GraphNotLoadable: the file is not the package's, or ONNX Runtime refuses it or the provider.
+    """
+    first = providers[0] if isinstance(providers[0], str) else providers[0][0]
+    try:
+        session = ort.InferenceSession(str(graph.path), session_options(threads), providers=list(providers))
+    except ORT_EXCEPTIONS as error:
+        msg = f"ONNX Runtime {VERSION} does not load {graph.path.name}: {_one_line(error)}"
+        raise GraphNotLoadable(msg) from error
+    if first not in session.get_providers():
+        msg = f"ONNX Runtime fell back to the CPU: its {first.removesuffix('ExecutionProvider')} provider did not start"
+        raise GraphNotLoadable(msg)
+    _check_ports("input", graph.inputs, session.get_inputs())
+    _check_ports("output", graph.outputs, session.get_outputs())
+    return session
+
+
+def input_shapes(graph: GraphSpec) -> dict[str, tuple[int | None, ...]]:
+    """The graph's inputs by ONNX name, None for what varies, as ONNX Runtime reads them without computing anything.
+
+    Raises:
+        GraphNotLoadable: see `open_session`.
+    """
+    session = open_session(graph, [CPU], threads=1)
+    return {
+        port.name: tuple(size if isinstance(size, int) else None for size in port.shape)
+        for port in session.get_inputs()
+    }
+
+
+def session_options(threads: int = 0) -> ort.SessionOptions:
+    """What every session is created with; what else was tried and gained nothing is in docs/backends.md."""
+    options = ort.SessionOptions()
+    # Left to itself (0), ONNX Runtime pins each worker to a core: those of all models to the same ones.
+    options.intra_op_num_threads = threads or physical_cores()
+    options.log_severity_level = 4  # its errors reach us as exceptions; printed too they would be said twice
+    # A pool that spins after each run takes the cores that the request path needs.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    return options
+
+
 class OnnxRuntimeBackend:
     """ONNX Runtime on one device."""
 
     precision = Precision.FP32
 
-    def __init__(self, device: Device = "cpu", *, threads: int = 0) -> None:
+    def __init__(self, device: Device = "cpu", *, threads: int = 0, variant: str = "") -> None:
         """Make a backend.
 
         Args:
             device: "cuda" places what it can on the first GPU and the rest on the CPU.
-            threads: threads within one operator; 0 means one per physical core that this process may use.
+            threads: threads within one operator; 0 means one per core that this process may use.
+            variant: What tells it from another of the same device, for its name.
         """
         self.device = device
+        # Now, and not while a version loads, which may be in a thread that leaves cores to others.
         self._threads = threads or physical_cores()
+        self._variant = variant
 
     @property
     def name(self) -> str:
         """The metric label."""
-        return f"onnxruntime-{self.device}"
+        return f"onnxruntime-{self.device}" + (f"-{self._variant}" if self._variant else "")
 
     def prepare(self, graph: GraphSpec, stop: threading.Event) -> None:
         """Nothing needs to be made: the session is made in a moment; see Backend.prepare."""
 
     def load(self, graph: GraphSpec) -> OnnxRuntimeGraph:
         """Create the session and check that its ports are the package's; see Backend.load."""
-        options = ort.SessionOptions()
-        options.intra_op_num_threads = self._threads
-        options.log_severity_level = 4  # its errors reach us as exceptions; printed too they would be said twice
-        # A pool that spins after each run takes the cores that the request path needs.
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        providers = ["CPUExecutionProvider"]
-        if self.device == "cuda":
-            providers.insert(0, "CUDAExecutionProvider")
-        try:
-            session = ort.InferenceSession(str(graph.path), options, providers=providers)
-        except ORT_EXCEPTIONS as error:
-            msg = f"ONNX Runtime {ort.__version__} does not load {graph.path.name}: {_one_line(error)}"
-            raise GraphNotLoadable(msg) from error
-        if self.device == "cuda" and "CUDAExecutionProvider" not in session.get_providers():
-            msg = "ONNX Runtime fell back to the CPU: its CUDA provider did not start"
-            raise GraphNotLoadable(msg)
-        _check_ports("input", graph.inputs, session.get_inputs())
-        _check_ports("output", graph.outputs, session.get_outputs())
-        return OnnxRuntimeGraph(session, graph)
+        providers = [CUDA, CPU] if self.device == "cuda" else [CPU]
+        return OnnxRuntimeGraph(open_session(graph, providers, self._threads), graph)
 
 
 @dataclass(frozen=True, slots=True)

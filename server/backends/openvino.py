@@ -5,12 +5,13 @@ instructions for it, in bfloat16. What it would silently compute otherwise than 
 checked before each run: see `openvino_integers`.
 """
 
-import os
-import queue
+import logging
+import math
 import re
 import sys
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Final
 
 import ml_dtypes
@@ -18,8 +19,10 @@ import numpy as np
 
 from protos.tensorflow import tensor_pb2
 from server.arrays import Array
+from server.backends.cores import affinity, physical_cores, running_on
 from server.backends.interface import GraphSpec, Precision, TensorPort
 from server.backends.openvino_integers import Limits, faithful
+from server.backends.openvino_shapes import FittingShapes, Infer
 from server.errors import GraphNotLoadable, InvalidRequest, OutOfMemory, RunFailed, SegueError
 
 # Importing openvino imports its model converter, and that a library which reports its use and leaves files in the
@@ -28,6 +31,8 @@ for _unwanted in ("openvino_telemetry", "openvino.tools.ovc"):
     sys.modules.setdefault(_unwanted, None)  # type: ignore[arg-type] # None is how Python marks what must not load
 
 import openvino as ov  # noqa: E402 - only now
+
+logger = logging.getLogger(__name__)
 
 # OpenVINO's spelling of a port's type, by tensorflow.DataType.
 _TYPE_NAMES: Mapping[int, str] = {
@@ -48,9 +53,6 @@ _TYPE_NAMES: Mapping[int, str] = {
 
 _HINTS: Mapping[Precision, str] = {Precision.FP32: "f32", Precision.BF16: "bf16", Precision.FP16: "f16"}
 _CAPABILITIES: Mapping[Precision, str] = {Precision.FP32: "FP32", Precision.BF16: "BF16", Precision.FP16: "FP16"}
-
-# Runs of one graph that hold tensors at a time; further ones wait. One computes, on all threads, while others copy.
-REQUESTS: Final = 4
 
 # Everything that reading, compiling and running can raise: pybind11's translations of C++ exceptions.
 OPENVINO_EXCEPTIONS: Final[tuple[type[Exception], ...]] = (RuntimeError, ValueError, TypeError, MemoryError)
@@ -76,62 +78,68 @@ def _one_line(error: Exception) -> str:
     return " ".join(_PLACES.sub("", str(error)).split())
 
 
-class OpenVinoGraph:
-    """One compiled model and the requests that run it, at most REQUESTS."""
+@dataclass(frozen=True, slots=True)
+class _Compiled:
+    """A model that the plug-in has compiled, and the one request that runs it."""
 
-    def __init__(self, compiled: ov.CompiledModel, graph: GraphSpec, limits: Limits) -> None:
-        self._compiled: ov.CompiledModel | None = compiled
+    request: ov.InferRequest
+    inputs: Mapping[str, ov.ConstOutput]
+    outputs: Mapping[str, ov.ConstOutput]
+
+
+class OpenVinoGraph:
+    """One compiled model. Runs take turns: each computes on all threads."""
+
+    def __init__(
+        self, compiled: _Compiled, limits: Limits, shapes: FittingShapes, load_again: Callable[[], _Compiled]
+    ) -> None:
+        self._compiled: _Compiled | None = compiled
         self._limits = limits
-        self._inputs = {port.name: _port(compiled.inputs, port.name) for port in graph.inputs}
-        self._outputs = {port.name: _port(compiled.outputs, port.name) for port in graph.outputs}
-        self._idle: queue.SimpleQueue[ov.InferRequest] = queue.SimpleQueue()
-        self._made = 0
+        self._shapes = shapes
+        self._load_again = load_again
+        self._closed = False
         self._lock = threading.Lock()
 
     def run(self, inputs: Mapping[str, Array], outputs: Sequence[str]) -> list[Array]:
         """Answer for one batch; see LoadedGraph.run."""
-        compiled = self._compiled
-        if compiled is None:
-            msg = "the graph is closed"
-            raise RunFailed(msg)
-        for name, port in self._inputs.items():
-            _check_shape(name, port, inputs[name].shape)
-        self._limits.check(inputs)
-        request = None
         try:
-            request = self._take(compiled)
-            for name, port in self._inputs.items():
-                request.set_tensor(port, _to_tensor(inputs[name]))
-            request.infer(share_outputs=True)
-            return [_to_array(request.get_tensor(self._outputs[name])) for name in outputs]
+            self._shapes.check(inputs)
         except OPENVINO_EXCEPTIONS as error:
-            raise map_run_error(error) from error
-        finally:
-            if request is not None:
-                self._idle.put(request)
+            if not all(array.size for array in inputs.values()):
+                # Some operators take no rows here (MaxPool), and do elsewhere.
+                raise RunFailed(f"OpenVINO cannot compute this empty input: {_one_line(error)}") from error
+            raise InvalidRequest(f"the model cannot compute this input: {_one_line(error)}") from error
+        self._limits.check(inputs)
+        tensors = {name: _to_tensor(array) for name, array in inputs.items()}
+        with self._lock:
+            if self._compiled is None:
+                msg = "the graph is closed" if self._closed else "the graph is lost since an earlier error"
+                raise RunFailed(msg)
+            try:
+                return _infer(self._compiled, tensors, outputs)
+            except OPENVINO_EXCEPTIONS as error:
+                self._recover()
+                raise map_run_error(error) from error
 
     def close(self) -> None:
-        """Drop the requests and the compiled model; see LoadedGraph.close."""
+        """Drop the request and the compiled model; see LoadedGraph.close."""
+        self._closed = True
         self._compiled = None
-        self._inputs, self._outputs = {}, {}
-        self._idle = queue.SimpleQueue()
 
-    def _take(self, compiled: ov.CompiledModel) -> ov.InferRequest:
+    def _recover(self) -> None:
+        """After an error in the middle of a run, what the plug-in keeps of shapes is not to be trusted."""
+        self._compiled = None
         try:
-            return self._idle.get_nowait()
-        except queue.Empty:
-            pass
-        with self._lock:
-            make = self._made < REQUESTS
-            self._made += make
-        if not make:
-            return self._idle.get()
-        try:
-            return compiled.create_infer_request()
+            self._compiled = self._load_again()
         except OPENVINO_EXCEPTIONS:
-            with self._lock:
-                self._made -= 1
-            raise
+            logger.exception("OpenVINO does not load a graph again after an error; it is lost")
+
+
+def _infer(compiled: _Compiled, tensors: Mapping[str, ov.Tensor], outputs: Sequence[str]) -> list[Array]:
+    for name, port in compiled.inputs.items():
+        compiled.request.set_tensor(port, tensors[name])
+    compiled.request.infer(share_outputs=True)
+    return [_to_array(compiled.request.get_tensor(compiled.outputs[name])) for name in outputs]
 
 
 class OpenVinoBackend:
@@ -145,7 +153,10 @@ class OpenVinoBackend:
             threads: Threads within one operator, at least 2; 0 means one per core that this process may use.
         """
         self.precision = precision
-        self._threads = threads
+        # Now, and not while a version loads, which may be in a thread that leaves cores to others.
+        self._processors = affinity()
+        cores = physical_cores()
+        self._threads = min(threads or cores, cores)
 
     @property
     def name(self) -> str:
@@ -158,13 +169,13 @@ class OpenVinoBackend:
     def load(self, graph: GraphSpec) -> OpenVinoGraph:
         """Read and compile the graph, and check that it is the package's and computed faithfully; see Backend.load.
 
-        A new batch size costs no compilation here: kernels for a shape are made as it comes, and kept.
+        A new batch size costs no compilation: its shapes are inferred once (`openvino_shapes`), kernels made as needed.
         """
         strings = [port.name for port in (*graph.inputs, *graph.outputs) if port.dtype == tensor_pb2.DT_STRING]
         if strings:
             msg = f"OpenVINO is given no strings, which {', '.join(strings)} of {graph.path.name} hold"
             raise GraphNotLoadable(msg)
-        threads = self._usable_threads()
+        threads = self._threads
         if threads < 2:
             # Seen on 2026.4.1: inputs that contradict one another are then computed with, out of bounds.
             msg = "OpenVINO loses its own errors when it computes with one thread: give it two cores"
@@ -175,19 +186,28 @@ class OpenVinoBackend:
                 msg = f"this processor has no instructions for {self.precision.value}"
                 raise GraphNotLoadable(msg)
             model = core.read_model(graph.path)
-            limits = faithful(model.get_ordered_ops(), _constant)
-            compiled = core.compile_model(model, "CPU", self._properties(threads))
-            # The types of the file: those of the compiled model are the plug-in's choice.
             _check_ports("input", graph.inputs, model.inputs)
             _check_ports("output", graph.outputs, model.outputs)
-            return OpenVinoGraph(compiled, graph, limits)
+            limits = faithful(model.get_ordered_ops(), _constant)
+            compiled = self._compile(core, model, graph, threads)
+            shapes = FittingShapes(_inference(_without_weights(model), [port.name for port in graph.inputs]))
+
+            def load_again() -> _Compiled:
+                return self._compile(core, core.read_model(graph.path), graph, threads)
+
+            return OpenVinoGraph(compiled, limits, shapes, load_again)
         except OPENVINO_EXCEPTIONS as error:
             msg = f"OpenVINO {_VERSION} does not load {graph.path.name}: {_one_line(error)}"
             raise GraphNotLoadable(msg) from error
 
-    def _usable_threads(self) -> int:
-        cores = len(os.sched_getaffinity(0))
-        return min(self._threads or cores, cores)
+    def _compile(self, core: ov.Core, model: ov.Model, graph: GraphSpec, threads: int) -> _Compiled:
+        with running_on(self._processors):
+            compiled = core.compile_model(model, "CPU", self._properties(threads))
+        return _Compiled(
+            compiled.create_infer_request(),
+            {port.name: _port(compiled.inputs, port.name) for port in graph.inputs},
+            {port.name: _port(compiled.outputs, port.name) for port in graph.outputs},
+        )
 
     def _properties(self, threads: int) -> dict[str, str | int | bool]:
         """What is computed in, and with how many threads; nothing is cached and nothing quantized."""
@@ -228,10 +248,35 @@ def _check_ports(side: str, expected: tuple[TensorPort, ...], actual: Sequence[o
         raise GraphNotLoadable(msg)
 
 
-def _check_shape(name: str, port: ov.ConstOutput, shape: tuple[int, ...]) -> None:
-    if not port.get_partial_shape().compatible(ov.PartialShape(list(shape))):
-        msg = f"the model cannot compute this input: {name!r} has shape {list(shape)}, not {port.get_partial_shape()}"
-        raise InvalidRequest(msg)
+# Constants of fewer elements may be shapes.
+_WEIGHTS: Final = 256
+
+
+def _without_weights(model: ov.Model) -> ov.Model:
+    """The model with inputs in place of its large constants, which decide no shape; for inference of shapes alone."""
+    stand_ins = []
+    for node in model.get_ordered_ops():
+        if node.get_type_name() == "Constant" and node.get_element_type().is_real():
+            shape = node.get_output_shape(0)
+            if math.prod(shape) >= _WEIGHTS:
+                stand_ins.append(ov.opset13.parameter(shape, node.get_element_type()))
+                node.output(0).replace(stand_ins[-1].output(0))
+    model.add_parameters(stand_ins)
+    model.validate_nodes_and_infer_types()
+    return model
+
+
+def _inference(model: ov.Model, names: Sequence[str]) -> Infer:
+    """Inference of all shapes of a model from those of its inputs."""
+
+    def infer(shapes: Mapping[str, tuple[int, ...]]) -> None:
+        for name, port in ports.items():
+            if not port.compatible(ov.PartialShape(list(shapes[name]))):
+                raise ValueError(f"{name!r} has shape {list(shapes[name])}, which does not fit {port}")
+        model.reshape({name: ov.PartialShape(list(shape)) for name, shape in shapes.items()})
+
+    ports = {name: _port(model.inputs, name).get_partial_shape() for name in names}
+    return infer
 
 
 def _to_tensor(array: Array) -> ov.Tensor:

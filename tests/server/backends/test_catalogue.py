@@ -28,7 +28,7 @@ def test_what_is_not_installed_is_told_and_left_out(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr("importlib.util.find_spec", lambda _name: None)
     offer = offered("auto", "fp32", device="cpu", threads=0, cache=Path("/nowhere"))
     assert [backend.name for backend in offer.backends] == ["onnxruntime-cpu"]
-    assert set(offer.absent) == set(FAMILIES) - {"onnxruntime"}
+    assert set(offer.absent) == set(FAMILIES) - {"onnxruntime", "tensorrt"}
     assert "pip install 'segue-serving[openvino]'" in offer.absent["openvino"]
     with pytest.raises(InvalidRequest, match="openvino is not installed"):
         names("openvino")
@@ -37,19 +37,19 @@ def test_what_is_not_installed_is_told_and_left_out(monkeypatch: pytest.MonkeyPa
 def test_a_precision_is_offered_where_the_processor_has_it(monkeypatch: pytest.MonkeyPatch) -> None:
     """Emulated arithmetic would only be slow; float32 is always there, and never alone replaced."""
     pytest.importorskip("openvino")
-    monkeypatch.setattr(catalogue, "_processor_flags", lambda: frozenset({"avx512_bf16"}))
+    monkeypatch.setattr(catalogue, "processor_flags", lambda: frozenset({"avx512_bf16"}))
     assert "openvino-cpu-bf16" in names("auto", "bf16")
     assert "openvino-cpu-bf16" in names("auto", "fastest")
     assert "openvino-cpu-bf16" not in names("auto", "fp32")
     assert "openvino-cpu" in names("auto", "bf16")
-    monkeypatch.setattr(catalogue, "_processor_flags", frozenset)
+    monkeypatch.setattr(catalogue, "processor_flags", frozenset)
     offer = offered("auto", "fastest", device="cpu", threads=0, cache=Path("/nowhere"))
     assert "openvino-cpu-bf16" not in [backend.name for backend in offer.backends]
     assert offer.absent["openvino bf16"] == "this processor has no bf16 arithmetic"
 
 
 @pytest.mark.parametrize(
-    ("words", "precision", "text"), [("tensorrt", "fp32", "onnxruntime"), ("auto", "int8", "bf16")]
+    ("words", "precision", "text"), [("tensorflow", "fp32", "onnxruntime"), ("auto", "int8", "bf16")]
 )
 def test_unknown_words_are_refused_with_the_known_ones(words: str, precision: str, text: str) -> None:
     """A typing error is no silent fallback."""

@@ -1,12 +1,12 @@
 """What OpenVINO would silently get wrong is refused, and what it gets right is not."""
 
-import os
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from server.arrays import Array
+from server.backends.cores import physical_cores
 from server.backends.onnx_runtime import OnnxRuntimeBackend
 from server.errors import GraphNotLoadable, InvalidRequest, RunFailed
 from tests.server.backends.graphs import write_graph
@@ -17,7 +17,7 @@ from server.backends.openvino import OpenVinoBackend
 
 BACKEND = OpenVinoBackend(threads=2)
 
-pytestmark = pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="it needs two cores")
+pytestmark = pytest.mark.skipif(physical_cores() < 2, reason="it needs two cores")
 TABLE: dict[str, Array] = {"t": np.arange(12, dtype=np.float32).reshape(4, 3)}
 ONE: dict[str, Array] = {"c": np.array([1])}
 LOOP = (
