@@ -83,7 +83,7 @@ class Server:
         self.models = ModelManager(
             begin.source,
             self._engines.load,
-            observer=Observer(self._metrics, self._engines.join),
+            observer=Observer(self._metrics, self._engines.join, self._engines.forget),
             policies=begin.policies,
             labels_before_versions=config.labels_before_versions,
             poll_seconds=config.poll_seconds,

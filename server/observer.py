@@ -14,15 +14,17 @@ logger = logging.getLogger("server")
 class Observer:
     """Logs what happens to versions and passes it to the metrics."""
 
-    def __init__(self, metrics: Metrics, join: Callable[[Servable], None]) -> None:
+    def __init__(self, metrics: Metrics, join: Callable[[Servable], None], forget: Callable[[str, int], None]) -> None:
         """Make an observer.
 
         Args:
             metrics: Counts what happens.
             join: Has other backends join a version that has become available.
+            forget: Drops what is kept of a version that will not come back.
         """
         self._metrics = metrics
         self._join = join
+        self._forget = forget
 
     def status_changed(self, model: str, status: VersionStatus) -> None:
         """See lifecycle.manager.Observer."""
@@ -54,3 +56,4 @@ class Observer:
     def forgotten(self, model: str, version: int) -> None:
         """See lifecycle.manager.Observer."""
         self._metrics.forgotten(model, version)
+        self._forget(model, version)

@@ -3,7 +3,7 @@
 Pure: numpy in, a verdict out. Tolerances come from the package's manifest.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import ml_dtypes
@@ -46,6 +46,11 @@ class Difference:
 def is_floating(dtype: np.dtype[np.generic]) -> bool:
     """True for the dtypes whose answers may differ by rounding, bfloat16 and complex ones included."""
     return dtype.kind in "fc" or dtype == ml_dtypes.bfloat16
+
+
+def are_finite(arrays: Iterable[Array]) -> bool:
+    """False if a float among them is NaN or infinite."""
+    return all(bool(np.isfinite(array).all()) for array in arrays if is_floating(array.dtype))
 
 
 def compare(expected: Array, got: Array, tolerance: Tolerance) -> Difference:

@@ -46,7 +46,7 @@ def engine_room(config: ServerConfig, backends: Sequence[Backend] | None = None)
 
 
 def _offered(config: ServerConfig, device: Device) -> Sequence[Backend]:
-    cache = config.cache_folder.expanduser()
+    cache = _expanded(config.cache_folder)
     offer = offered(config.backends, config.precision, device=device, threads=config.threads, cache=cache)
     for name, reason in offer.absent.items():
         logger.log(logging.INFO if config.backends == AUTO else logging.WARNING, "no backend %s: %s", name, reason)
@@ -67,4 +67,16 @@ def _state_folder(config: ServerConfig) -> Path | None:
     """Each server's own, known by its port; none for a server whose port is another each time."""
     if config.state_folder == Path() or config.port == 0:
         return None
-    return config.state_folder.expanduser() / str(config.port)
+    return _expanded(config.state_folder) / str(config.port)
+
+
+def _expanded(folder: Path) -> Path:
+    """The folder, with its ~ replaced.
+
+    Raises:
+        InvalidRequest: There is no home: neither HOME nor an entry for this user.
+    """
+    try:
+        return folder.expanduser()
+    except RuntimeError as error:
+        raise InvalidRequest(f"{folder}: this user has no home; give --state-folder and --cache-folder") from error

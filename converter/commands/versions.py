@@ -99,12 +99,13 @@ def _roll_back(store: Repository, name: str, to: int | None) -> None:
 
 
 def _undo(store: Repository, name: str) -> None:
-    withdrawn = list(store.withdrawn(name))
+    withdrawn = store.withdrawn(name)
     if not withdrawn:
         raise PackageMissing(f"No version of {name!r} is withdrawn.", "`convert-and-deploy list` shows what there is.")
-    oldest = withdrawn[0]
-    store.restore(name, oldest)
-    print(f"{name}: version {oldest} is back; {max(store.versions(name))} is the newest now.")
+    # A rename changes the folder's ctime; of versions that went with one command the lowest went last.
+    last = max(withdrawn, key=lambda version: (withdrawn[version].stat().st_ctime_ns, -version))
+    store.restore(name, last)
+    print(f"{name}: version {last} is back; {max(store.versions(name))} is the newest now.")
 
 
 def _unknown(name: str, store: Repository) -> PackageMissing:
@@ -115,6 +116,13 @@ def _unknown(name: str, store: Repository) -> PackageMissing:
 
 
 def _versions(store: Repository, name: str) -> list[Version]:
+    try:
+        return _listed(store, name)
+    except OSError as error:
+        return [Version(name, 0, withdrawn=False, problem=f"its folder cannot be listed: {error.strerror}")]
+
+
+def _listed(store: Repository, name: str) -> list[Version]:
     folders = [(version, path, False) for version, path in store.versions(name).items()]
     folders += [(version, path, True) for version, path in store.withdrawn(name).items()]
     return [_describe(name, *folder) for folder in sorted(folders, reverse=True)]

@@ -19,7 +19,7 @@ import stat
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
@@ -109,7 +109,8 @@ class ArtefactCache:
         if not whole:
             return None
         now = time.time_ns()  # the system's own stamp would be the same for what happens within some milliseconds
-        os.utime(folder, ns=(now, now))  # when it was last used
+        with suppress(OSError):  # of a read-only cache nothing is ever dropped
+            os.utime(folder, ns=(now, now))  # when it was last used
         return Artefact(folder / _LIBRARY, content["ports"])
 
     def _is_whole(self, library: Path, known: Mapping[str, Any]) -> bool:

@@ -18,6 +18,7 @@ from server.arrays import Array
 from server.backends import aot_build
 from server.backends.aot_abi import AbiError, CompiledModel, Torch
 from server.backends.aot_cache import Artefact, ArtefactCache, Recipe, graph_digest, processor
+from server.backends.cores import physical_cores
 from server.backends.gpu import gpu_identity
 from server.backends.interface import GraphSpec, Precision, TensorPort
 from server.backends.sizes import SizeRule
@@ -50,6 +51,9 @@ class AotInductorGraph:
         self._model: CompiledModel | None = model
         self._torch = torch
         self._threads = threads
+        self._lock = threading.Lock()
+        self._runs = 0
+        self._closed = False
         ports = artefact.ports
         self._inputs = [_Input(one["name"], _dtype(one["dtype"]), tuple(one["dims"])) for one in ports["inputs"]]
         self._outputs = {one["name"]: index for index, one in enumerate(ports["outputs"])}
@@ -58,10 +62,6 @@ class AotInductorGraph:
 
     def run(self, inputs: Mapping[str, Array], outputs: Sequence[str]) -> list[Array]:
         """Answer for one batch; see LoadedGraph.run."""
-        model = self._model
-        if model is None:
-            msg = "the graph is closed"
-            raise RunFailed(msg)
         arrays = [port.take(inputs) for port in self._inputs]
         if broken := self._passes(tuple(array.shape for array in arrays)):
             sizes = ", ".join(f"{port.name} {a.shape}" for port, a in zip(self._inputs, arrays, strict=True))
@@ -73,17 +73,43 @@ class AotInductorGraph:
             raise RunFailed(msg)
         if self._threads:
             self._torch.set_threads(self._threads)
+        model = self._enter()
         try:
             answers = model.run(arrays)
         except AbiError as error:
             raise map_run_error(error) from error
+        finally:
+            self._leave()
         return [answers[self._outputs[name]] for name in outputs]
 
     def close(self) -> None:
-        """Free weights and code; see LoadedGraph.close."""
-        model, self._model = self._model, None
+        """Free weights and code, if a run is under way at its end: its code must not go from under it."""
+        with self._lock:
+            self._closed = True
+            model = self._take_if_free()
         if model is not None:
             model.close()
+
+    def _enter(self) -> CompiledModel:
+        with self._lock:
+            if self._closed or self._model is None:
+                raise RunFailed("the graph is closed")
+            self._runs += 1
+            return self._model
+
+    def _leave(self) -> None:
+        with self._lock:
+            self._runs -= 1
+            model = self._take_if_free() if self._closed else None
+        if model is not None:
+            model.close()
+
+    def _take_if_free(self) -> CompiledModel | None:
+        """The model, once, when no run is under way any more. Called with the lock held."""
+        if self._runs:
+            return None
+        model, self._model = self._model, None
+        return model
 
     def _broken_rule(self, shapes: tuple[tuple[int, ...], ...]) -> str:
         return next((rule.text for rule in self._rules if not rule.holds(shapes)), "")
@@ -130,13 +156,14 @@ class AotInductorBackend:
             precision: What is computed in.
             device: "cuda" uses the first GPU.
             build_seconds: What compiling one graph may take.
-            threads: Threads within one operator; 0 leaves the number to OpenMP (OMP_NUM_THREADS, else every core).
+            threads: Threads within one operator; 0 is one per physical core that this process may use.
         """
         self.precision = precision
         self.device = device
         self._cache = ArtefactCache(cache, limit_bytes=_CACHE_BYTES)
         self._build_seconds = build_seconds
-        self._threads = threads
+        # Left to itself OpenMP would count hardware threads, those of the machine, or those left while a version loads.
+        self._threads = threads or (physical_cores() if device == "cpu" else 0)
 
     @property
     def name(self) -> str:

@@ -79,6 +79,7 @@ class Ensemble:
                 primary,
                 buckets=buckets,
                 policy=make_policy(buckets) if make_policy else None,
+                may_be_infinite=not all(p.is_finite for p in primary.proofs if p.signature == signature.name),
                 tell=partial(tell, signature.name),
             )
             for signature in manifest.signatures

@@ -4,13 +4,12 @@ The choice itself is the policy's; here it is asked, told what came of it, and o
 """
 
 import itertools
+import logging
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
-
-import numpy as np
 
 from server import calls
 from server.arrays import Array
@@ -18,10 +17,12 @@ from server.engines import choices
 from server.engines.choices import Choices, Counts, Switched
 from server.engines.engine import Engine
 from server.engines.explained import Explanation, explained
-from server.errors import SegueError
+from server.errors import RunFailed, SegueError
 from server.histograms import Durations
-from server.parity import is_floating
+from server.parity import are_finite
 from server.selection.interface import Calibration, Failure, Outcome, Policy
+
+logger = logging.getLogger("server")
 
 Clock = Callable[[], float]
 
@@ -85,6 +86,7 @@ class Lane:
         self._clock = clock
         self._lock = threading.Lock()
         self._numbers = itertools.count()
+        self._without_inputs: set[int] = set()
         self._begun = 0
         self._running = 0
         if policy is not None:
@@ -169,21 +171,26 @@ class Lane:
             outputs: All of the signature's.
 
         Returns:
-            Whether a run was made, so that another may be wanted.
+            Whether a run was made, and nothing disturbed it, so that another may be wanted.
         """
         with self._lock:
             wanted = self.policy.idle(self._clock()) if self.policy is not None and not self._running else None
             begun = self._begun
-        if wanted is None or (feeds := feeds_of(wanted.bucket)) is None:
+        if wanted is None or wanted.bucket in self._without_inputs:
+            return False
+        feeds = feeds_of(wanted.bucket)
+        if feeds is None:
+            self._without_inputs.add(wanted.bucket)
             return False
         begin = time.perf_counter()
         failure = self._try(self._engines[wanted.backend], feeds, outputs)
         seconds = time.perf_counter() - begin
         with self._lock:
             self._choices.spent(wanted.backend, choices.CALIBRATE, seconds)
-            if self._begun == begun:  # a request beside it would have made it slow
+            alone = self._begun == begun
+            if alone:  # a request beside it would have made it slow
                 self._observe(wanted, seconds, failure)
-        return True
+        return alone
 
     def _observe(self, wanted: Calibration, seconds: float, failure: Failure | None) -> None:
         assert self.policy is not None  # noqa: S101 - it has asked for the run
@@ -194,13 +201,14 @@ class Lane:
             answers = engine.graphs[self._file].run(feeds, outputs)
         except SegueError:
             return Failure.ERROR
-        return None if self._may_be_infinite or _are_finite(answers) else Failure.NOT_FINITE
+        return None if self._may_be_infinite or are_finite(answers) else Failure.NOT_FINITE
 
     def _choose_and_run(
         self, policy: Chooser, bucket: int, feeds: Mapping[str, Array], outputs: Sequence[str]
     ) -> list[Array]:
         number = next(self._numbers)
         failed: dict[str, SegueError | list[Array]] = {}
+        kinds: list[tuple[str, str]] = []
         try:
             while True:
                 with self._lock:
@@ -218,10 +226,11 @@ class Lane:
                 with self._lock:
                     policy.observe(Outcome(number, bucket, backend, seconds, failure), self._clock())
                     self._choices.spent(backend, choices.EXPLORE if exploring else choices.SERVE, seconds)
-                    if failure is not None:
-                        self.failures[backend, failure.value] += 1
+                    if failure is None:
+                        self.failures.update(kinds)  # held against them only now that another has answered
                 if failure is None:
                     return answers
+                kinds.append((backend, failure.value))
                 failed[backend] = error or answers
                 del error
             return self._last_word(failed)
@@ -236,9 +245,13 @@ class Lane:
             answers = self._timed(engine, bucket, feeds, outputs)
         except SegueError as error:
             return [], error, Failure.ERROR, time.perf_counter() - begin
+        except Exception as error:  # whatever a library raises, another backend may answer
+            logger.exception("%s failed in a way that nobody foresaw", engine.backend)
+            wrapped = RunFailed(f"{engine.backend} failed unexpectedly: {type(error).__name__}")
+            return [], wrapped, Failure.ERROR, time.perf_counter() - begin
         seconds = time.perf_counter() - begin
         # Whoever asks with a NaN gets NaN from every engine.
-        if self._may_be_infinite or _are_finite(answers) or not _are_finite(feeds.values()):
+        if self._may_be_infinite or are_finite(answers) or not are_finite(feeds.values()):
             return answers, None, None, seconds
         return answers, None, Failure.NOT_FINITE, seconds
 
@@ -263,8 +276,3 @@ class Lane:
             return word
         finally:
             del word  # an error's traceback refers to this frame
-
-
-def _are_finite(arrays: Iterable[Array]) -> bool:
-    """False if a float among them is NaN or infinite."""
-    return all(bool(np.isfinite(array).all()) for array in arrays if is_floating(array.dtype))

@@ -9,7 +9,7 @@ from protos.segue import package_pb2
 from server.arrays import Array
 from server.backends.interface import LoadedGraph, Precision
 from server.errors import DamagedPackage, ProofFailed
-from server.parity import Difference, Tolerance, allowed, compare
+from server.parity import Difference, Tolerance, allowed, are_finite, compare
 from server.repository.package import Package
 from server.signatures import ServedSignature
 
@@ -28,6 +28,8 @@ class Proof:
     output: str
     difference: Difference
     tolerance: Tolerance
+    is_finite: bool = True
+    """Whether TensorFlow's golden answers hold neither NaN nor infinity."""
 
 
 def prove(
@@ -128,4 +130,10 @@ def _prove_signature(
         for alias, answer in zip(served.outputs, answers, strict=True):
             measured = compare(expected[alias], answer, tolerances[alias])
             differences[alias] = differences[alias].merged(measured)
-    return [Proof(signature.name, alias, differences[alias], tolerances[alias]) for alias in served.outputs]
+    return [
+        Proof(
+            *(signature.name, alias, differences[alias], tolerances[alias]),
+            is_finite=are_finite(expected[alias] for _, expected in cases),
+        )
+        for alias in served.outputs
+    ]

@@ -43,11 +43,14 @@ class Calibrator:
 
     def _run(self) -> None:
         while not self._stopping.wait(_PERIOD_SECONDS):
+            self._look()
+
+    def _look(self) -> None:
+        for servable in self._servables():
             try:
-                for servable in self._servables():
-                    self._calibrate(servable)
+                self._calibrate(servable)
             except Exception:
-                logger.exception("trying the engines of an idle server failed unexpectedly; trying again")
+                logger.exception("model %s: trying its engines failed unexpectedly; trying again", servable.name)
 
     def _calibrate(self, servable: Servable) -> None:
         """Make the runs that a version's policies want, as long as nobody else wants anything."""
@@ -78,5 +81,8 @@ class _Golden:
                 self._arrays = package.golden_arrays()
         except SegueError:  # the folder may be gone by now: what is loaded serves on
             return None
-        case = golden_of(message, self._arrays, bucket)
+        try:
+            case = golden_of(message, self._arrays, bucket)
+        except KeyError:  # another package is in the folder by now
+            return None
         return self._servable.signature(self._signature).bind(case[0]) if case else None

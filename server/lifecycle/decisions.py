@@ -9,10 +9,12 @@ import json
 import logging
 import threading
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from server.lifecycle.servable import Servable
+from server.repository.names import is_model_name
 from server.repository.package import Package
 
 logger = logging.getLogger("server")
@@ -75,7 +77,8 @@ class Decisions:
     def forget(self, model: str, version: int) -> None:
         """Remove what is kept of a version that will not come back."""
         if self._folder is not None:
-            (self._folder / _name(model, version)).unlink(missing_ok=True)
+            with suppress(OSError):
+                (self._folder / _name(model, version)).unlink(missing_ok=True)
 
     def _read(self, name: str) -> Any:  # noqa: ANN401 - whatever the file holds
         if self._folder is None:
@@ -112,4 +115,6 @@ def digest(package: Package) -> str:
 
 
 def _name(model: str, version: int) -> str:
-    return f"models/{model}/{version}.json"
+    # A configuration may name a model as it likes; a path is built only of names that packages may have.
+    folder = model if is_model_name(model) else f"~{hashlib.sha256(model.encode()).hexdigest()}"
+    return f"models/{folder}/{version}.json"

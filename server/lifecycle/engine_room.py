@@ -57,7 +57,12 @@ class EngineRoom:
 
     def join(self, servable: Servable) -> None:
         """Have the other backends join a version that has become available. Returns at once."""
+        servable.ensemble.pin(self._decisions.pinned(servable.name) or None)  # it may have changed while it loaded
         self._preparer.add(servable)
+
+    def forget(self, model: str, version: int) -> None:
+        """Keep nothing more of a version that will not come back."""
+        self._decisions.forget(model, version)
 
     def pin(self, model: str, order: Sequence[str]) -> None:
         """Prefer backends for a model, in this order, also after a restart; an empty order lets the policy choose."""
@@ -93,6 +98,7 @@ class EngineRoom:
         if self._calibrator is not None:
             self._calibrator.stop()
         self._stopping.set()
+        self._keeper.join()
         self._keep_all()
 
     def _keep(self) -> None:

@@ -62,7 +62,10 @@ class Preparer:
                 return
             self._under_way = servable
             if not servable.ensemble.ended.is_set():
-                self._bring_up(servable, self._backends[rank])
+                try:
+                    self._bring_up(servable, self._backends[rank])
+                except Exception:  # the next version must not wait for ever
+                    logger.exception("model %s: bringing a backend up failed unexpectedly", servable.name)
             self._under_way = None
             del servable  # nothing of it may outlive it here
 

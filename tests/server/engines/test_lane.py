@@ -165,3 +165,39 @@ def test_a_request_knows_who_answered_it() -> None:
         calls.leave()
     assert (call.backend, call.bucket) == ("first", 2)
     assert call.run[1] >= call.run[0] > 0
+
+
+def test_a_model_that_answers_with_infinities_is_believed() -> None:
+    """Where TensorFlow's own golden answers are not finite, an answer that is not is no failure."""
+    policy = Told()
+    lane = Lane("model.onnx", engine("first", not_finite), buckets=(1,), policy=policy, may_be_infinite=True)
+    lane.add(engine("second", double))
+    assert np.isnan(lane.run(batch(), ["y"])[0]).all()
+    assert [(outcome.backend, outcome.failure) for outcome in policy.outcomes] == [("first", None)]
+
+
+def test_an_error_that_nobody_foresaw_is_another_engines_turn() -> None:
+    """Whatever a library raises: the client is answered, and where none can answer gets an error of ours."""
+
+    def surprises(_x: Array) -> Array:
+        raise ZeroDivisionError("surprise")
+
+    lane, _ = lane_of(double, surprises, order=["second", "first"])
+    assert lane.run(batch(), ["y"])[0][0, 0] == 2
+    lane, _ = lane_of(surprises, surprises)
+    with pytest.raises(RunFailed, match="ZeroDivisionError"):
+        lane.run(batch(), ["y"])
+
+
+def test_sizes_without_golden_inputs_are_asked_for_once() -> None:
+    """An idle server reads no golden arrays again and again for a size that they do not have."""
+    lane, policy = lane_of(double, double)
+    policy.wanted = [Calibration(2, "second")] * 3
+    asked: list[int] = []
+
+    def none(bucket: int) -> None:
+        asked.append(bucket)
+
+    for _ in range(3):
+        assert not lane.calibrate(none, ["y"])
+    assert asked == [2]

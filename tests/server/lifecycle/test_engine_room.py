@@ -277,3 +277,19 @@ def test_a_lone_backend_costs_nothing(tmp_path: Path) -> None:
     room.stop()
     assert not state.exists()
     servable.close()
+
+
+@pytest.mark.parametrize("name", ["../../../outside", "a/../b", "x" * 300, "nul\0"])
+def test_a_models_name_leads_nowhere(tmp_path: Path, name: str) -> None:
+    """A configuration may call a model what it likes: what is kept of it stays inside the state folder."""
+    write_package(tmp_path / "m" / "1")
+    state = tmp_path / "deep" / "er" / "state"
+    backends = [FakeBackend(right), FakeBackend(right, "other")]
+    room = EngineRoom(backends, lambda _: None, lambda _: Told(), Decisions(state))
+    servable = room.load(open_package(name, 1, tmp_path / "m" / "1")).servable
+    room.start(lambda: [servable], lambda: False)
+    room.stop()
+    (kept,) = state.rglob("1.json")
+    assert kept.parent.parent == state / "models"
+    assert {entry.name for entry in tmp_path.iterdir()} == {"m", "deep"}
+    servable.close()
