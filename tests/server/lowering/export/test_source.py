@@ -165,15 +165,22 @@ def test_recurrent_layers_are_torchs() -> None:
     assert "nn.LSTM(2, 3)" in require_written(model(graph, **weights), numbers(5, 2, 2))
 
 
+INCOMPARABLE = {
+    *("RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike"),  # differ each time
+    *("ConcatFromSequence", "SequenceEmpty"),  # have no test in the standard
+}
+
+
 @pytest.mark.slow
 def test_every_standard_test_gives_the_same_through_the_source() -> None:
     """What is lowered can be written, and the source computes the same bits."""
     operators = emitted_operators(source_folder()) | REWRITTEN
-    seen, different = set(), []
+    seen, elsewhere, different = set(), set(), []
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         for case in installed(operators):
             if case.operator == "(expanded)" or any(isinstance(array, list) for array in case.sets[0][0]):
+                elsewhere.add(case.operator)
                 continue  # of several operators, or of sequences
             try:
                 module = lower(case.model)
@@ -181,12 +188,14 @@ def test_every_standard_test_gives_the_same_through_the_source() -> None:
                 with torch.no_grad():
                     wanted = module(*inputs)
             except (GraphNotLowerable, TypeError, NotImplementedError, RuntimeError):
+                elsewhere.add(case.operator)
                 continue  # refused, or of types that are compared elsewhere
             seen.add(case.operator)
             if not same(case, module, inputs, wanted):
                 different.append(case.name)
     assert not different
-    assert len(seen) > 0.9 * len((set(OPERATORS) | set(REVIEWED)) & operators)
+    written = ((set(OPERATORS) | set(REVIEWED)) & operators) - (elsewhere - seen)
+    assert written - INCOMPARABLE <= seen, "each operator that is lowered has a test that goes through the source"
 
 
 def same(case: Case, module: LoweredModule, inputs: Sequence[torch.Tensor], wanted: Sequence[Any]) -> bool:
