@@ -26,6 +26,7 @@ class Engine:
         proofs: How near to TensorFlow it was on this machine.
         seconds: What preparing, loading and proving took.
         prepared: What preparing took of it.
+        proved: What proving took of it.
     """
 
     backend: str
@@ -34,6 +35,7 @@ class Engine:
     proofs: tuple[Proof, ...] = ()
     seconds: float = 0.0
     prepared: float = 0.0
+    proved: float = 0.0
 
     def close(self) -> None:
         """Free the graphs."""
@@ -67,12 +69,14 @@ def load_engine(
         try:
             for spec in specs:
                 graphs[spec.path.name] = backend.load(spec)
+            loaded = time.perf_counter()
             proofs = prove(package, backend.name, graphs, sizes, backend.precision)
         except BaseException:
             for graph in graphs.values():
                 graph.close()
             raise
-    return Engine(backend.name, backend.precision, graphs, tuple(proofs), time.perf_counter() - begin, prepared)
+    end = time.perf_counter()
+    return Engine(backend.name, backend.precision, graphs, tuple(proofs), end - begin, prepared, end - loaded)
 
 
 def graph_specs(package: Package) -> list[GraphSpec]:

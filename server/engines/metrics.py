@@ -66,6 +66,9 @@ class _Families:
             "The part of it in which a backend made what it loads, compiling for instance; 0 if it was there.",
             labels=_of(),
         )
+        self._provings = GaugeMetricFamily(
+            "segue_model_prove_seconds", "The part of it in which golden inputs were answered.", labels=_of()
+        )
         self._proofs = GaugeMetricFamily(
             "segue_proof_max_absolute_difference",
             "Largest difference between the backend's and TensorFlow's golden answers, measured at loading.",
@@ -102,8 +105,9 @@ class _Families:
 
     def all(self) -> Iterator[Metric]:
         """Each."""
-        yield from (self._states, self._loads, self._prepares, self._proofs, self._runs, self._selected)
-        yield from (self._quarantined, self._estimates, self._samples, self._switches, self._failures, self._busy)
+        yield from (self._states, self._loads, self._prepares, self._provings, self._proofs, self._runs)
+        yield from (self._selected, self._quarantined, self._estimates, self._samples, self._switches)
+        yield from (self._failures, self._busy)
 
     def add(self, version: tuple[str, str], ensemble: Ensemble) -> None:
         """Tell of one version."""
@@ -112,6 +116,7 @@ class _Families:
             backends.append(engine.backend)
             self._loads.add_metric((*version, engine.backend), engine.seconds)
             self._prepares.add_metric((*version, engine.backend), engine.prepared)
+            self._provings.add_metric((*version, engine.backend), engine.proved)
             for proof in engine.proofs:
                 labels = (*version, proof.signature, proof.output, engine.backend)
                 self._proofs.add_metric(labels, proof.difference.max_absolute)
