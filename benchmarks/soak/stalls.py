@@ -54,6 +54,8 @@ def stalls(
 ) -> dict[str, Any]:
     """Load and run a model in a server whose interpreter is watched, beside a control process.
 
+    One load comes before those that are counted. It is told apart, for it may compile, which later ones need not.
+
     Args:
         folder: Has the model's package in "models".
         model: Its name.
@@ -80,7 +82,7 @@ def stalls(
             begin = time.monotonic()
             time.sleep(steady)
             calm = (begin, time.monotonic())
-            for _ in range(loads):
+            for _ in range(1 + loads):
                 loading.append(timed(lambda: ask.configure(kept, heavy)))
                 runs += [timed(lambda: ask.predict(model, inputs)) for _ in range(5)]
                 ask.configure(kept)
@@ -89,16 +91,20 @@ def stalls(
             neighbour.ended.set()
             thread.join()
     gaps, excuses = read(ticks), read(control)
+    first, *loading = loading
+    late = {"steady": [calm], "first_load": [first], "loading": loading}
     return {
         "loads": loads,
+        "first_load_seconds": round(first[1] - first[0], 2),
         "load_seconds": round(float(np.median([end - begin for begin, end in loading])), 2),
         "run_seconds": round(float(np.median([end - begin for begin, end in runs])), 3),
         "longest_gap_milliseconds": {
             "steady": worst(gaps, excuses, [calm]),
+            "first_load": worst(gaps, excuses, [first]),
             "loading": worst(gaps, excuses, loading),
             "running": worst(gaps, excuses, runs),
         },
-        "neighbour_p99_milliseconds": {"steady": p99(neighbour.seen, [calm]), "loading": p99(neighbour.seen, loading)},
+        "neighbour_p99_milliseconds": {when: p99(neighbour.seen, windows) for when, windows in late.items()},
     }
 
 
