@@ -16,7 +16,7 @@ from typing import Any, Final
 
 from benchmarks.backends.children import Contenders, alternate
 from benchmarks.backends.errors import errors
-from benchmarks.backends.figures import paired_ratio, references, summarise, table
+from benchmarks.backends.figures import natives, paired_ratio, references, summarise, table
 from benchmarks.backends.models import MODELS, make
 from benchmarks.machine import describe
 
@@ -36,9 +36,9 @@ def measure(folder: Path, model: str, names: Sequence[str], batches: Sequence[in
         for batch in batches:
             samples = alternate(contenders, batch, rounds)
             figures = summarise(samples)
-            natives = references(list(samples))
+            pairs = references(list(samples))
             for name, figure in figures.items():
-                for key, reference in (("tensorflow", TENSORFLOW), ("native", natives.get(name, ""))):
+                for key, reference in (("tensorflow", TENSORFLOW), ("native", pairs.get(name, ""))):
                     if reference in samples and reference != name:
                         ratio = paired_ratio(samples[reference], samples[name])
                         figure[key] = [ratio.median, ratio.low, ratio.high]
@@ -56,7 +56,13 @@ def measure(folder: Path, model: str, names: Sequence[str], batches: Sequence[in
 
 def show(result: dict[str, Any]) -> str:
     """Everything as Markdown."""
-    lines = [table(result["rows"]), "", "| contender | largest difference to TensorFlow | root mean square |"]
+    lines = [
+        table(result["rows"]),
+        "",
+        natives(result["rows"]),
+        "",
+        "| contender | largest difference to TensorFlow | root mean square |",
+    ]
     lines.append("|---|---|---|")
     lines += [f"| {name} | {e['largest']:.2e} | {e['rms']:.2e} |" for name, e in result["errors"].items()]
     lines += [f"\nNot here: {reason}" for reason in result["absent"].values()]

@@ -4,7 +4,7 @@ Pure. A machine that others use too slows down what runs together alike, so rati
 of medians.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -59,13 +59,33 @@ def references(names: Sequence[str]) -> dict[str, str]:
 
 
 def table(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Markdown: a line for each batch and contender."""
-    lines = ["| batch | contender | median ms | quartiles | times TensorFlow (95 %) | times compiled native (95 %) |",
-             "|---|---|---|---|---|---|"]  # fmt: skip
-    for row in rows:
-        for name, figure in row["contenders"].items():
-            quartiles = " - ".join(f"{value:.1f}" for value in figure["quartiles_ms"])
-            cells = [str(row["batch"]), name, f"{figure['median_ms']:.1f}", quartiles]
-            cells += [str(Ratio(*figure[key])) if key in figure else "" for key in ("tensorflow", "native")]
-            lines.append(f"| {' | '.join(cells)} |")
+    """Markdown: a line for each contender, by batch its median and how many times as fast as TensorFlow that is."""
+    return _by_contender(rows, "tensorflow", [f"batch {row['batch']}, ms (times TensorFlow)" for row in rows], _median)
+
+
+def natives(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Markdown: a line for each of our compiled modules, by batch how many times as fast as the native one it is."""
+    heads = [f"batch {row['batch']}, times the compiled native model" for row in rows]
+    return _by_contender(rows, "native", heads, lambda _, ratio: ratio, only_compared=True)
+
+
+def _median(figure: Mapping[str, Any], ratio: str) -> str:
+    return f"{figure['median_ms']:.1f}" + (f", {ratio}" if ratio else "")
+
+
+def _by_contender(
+    rows: Sequence[Mapping[str, Any]],
+    key: str,
+    heads: Sequence[str],
+    cell: Callable[[Mapping[str, Any], str], str],
+    *,
+    only_compared: bool = False,
+) -> str:
+    lines = [f"| | {' | '.join(heads)} |", "|---" * (1 + len(rows)) + "|"]
+    for name in rows[0]["contenders"]:
+        figures = [row["contenders"][name] for row in rows]
+        ratios = [str(Ratio(*figure[key])) if key in figure else "" for figure in figures]
+        if any(ratios) or not only_compared:
+            cells = [cell(figure, ratio) for figure, ratio in zip(figures, ratios, strict=True)]
+            lines.append(f"| {name} | {' | '.join(cells)} |")
     return "\n".join(lines)

@@ -29,7 +29,7 @@ def test_contenders_take_turns_and_answer_alike(tmp_path: Path) -> None:
         answers = [contender.answer(3) for contender in contenders.here.values()]
     assert [answer["y"].shape for answer in answers] == [(3, 4), (3, 4)]
     assert abs(answers[0]["y"] - answers[1]["y"]).max() < 1e-5
-    assert "| 3 | openvino-cpu |" in table([{"batch": 3, "contenders": summarise(samples)}])
+    assert "| openvino-cpu |" in table([{"batch": 3, "contenders": summarise(samples)}])
 
 
 def test_a_contender_that_dies_is_told(tmp_path: Path) -> None:
