@@ -9,6 +9,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from typing import Any, Protocol
 
 from server import calls
@@ -17,7 +18,7 @@ from server.engines import choices
 from server.engines.choices import Choices, Counts, Switched
 from server.engines.engine import Engine
 from server.engines.explained import Explanation, explained
-from server.errors import RunFailed, SegueError
+from server.errors import LeftToOthers, RunFailed, SegueError
 from server.histograms import Durations
 from server.parity import are_finite
 from server.selection.interface import Calibration, Failure, Outcome, Policy
@@ -76,7 +77,7 @@ class Lane:
         self.policy = policy
         self.durations: dict[tuple[str, int], Durations] = {}
         self.failures: Counter[tuple[str, str]] = Counter()
-        """Runs that failed, by backend and kind of failure; the batch was answered by another, or by none."""
+        """Runs that failed or were left to others, by backend and kind of failure; another answered the batch."""
         self._choices = Choices()
         self._tell = tell
         self._file = file
@@ -148,7 +149,7 @@ class Lane:
         bucket = self.bucket(feeds)
         if self.policy is None or not all(array.size for array in feeds.values()):
             # What is empty says nothing of how fast a backend is, and not every backend takes it.
-            return self._timed(self._primary, bucket, feeds, outputs)
+            return self._run_unasked(bucket, feeds, outputs)
         with self._lock:
             self._begun += 1
             self._running += 1
@@ -199,9 +200,26 @@ class Lane:
     def _try(self, engine: Engine, feeds: Mapping[str, Array], outputs: Sequence[str]) -> Failure | None:
         try:
             answers = engine.graphs[self._file].run(feeds, outputs)
+        except LeftToOthers:
+            return Failure.LEFT
         except SegueError:
             return Failure.ERROR
+        except Exception:  # whatever a library raises is a failure, and the policy is told: else it asks for ever
+            logger.exception("%s failed on golden inputs in a way that nobody foresaw", engine.backend)
+            return Failure.ERROR
         return None if self._may_be_infinite or are_finite(answers) else Failure.NOT_FINITE
+
+    def _run_unasked(self, bucket: int, feeds: Mapping[str, Array], outputs: Sequence[str]) -> list[Array]:
+        """Run on the first engine that takes the batch, without the policy."""
+        with self._lock:
+            others = [engine for engine in self._engines.values() if engine is not self._primary]
+        try:
+            return self._timed(self._primary, bucket, feeds, outputs)
+        except LeftToOthers:
+            for engine in others:
+                with suppress(LeftToOthers):
+                    return self._timed(engine, bucket, feeds, outputs)
+            raise
 
     def _choose_and_run(
         self, policy: Chooser, bucket: int, feeds: Mapping[str, Array], outputs: Sequence[str]
@@ -243,6 +261,8 @@ class Lane:
         begin = time.perf_counter()
         try:
             answers = self._timed(engine, bucket, feeds, outputs)
+        except LeftToOthers as error:
+            return [], error, Failure.LEFT, time.perf_counter() - begin
         except SegueError as error:
             return [], error, Failure.ERROR, time.perf_counter() - begin
         except Exception as error:  # whatever a library raises, another backend may answer
@@ -268,8 +288,10 @@ class Lane:
         return answers
 
     def _last_word(self, failed: Mapping[str, SegueError | list[Array]]) -> list[Array]:
-        """What to say when every engine failed: what the primary says."""
+        """What to say when every engine failed: what the primary says, or one that did not leave it to others."""
         word = failed[self._primary.backend]
+        if isinstance(word, LeftToOthers):
+            word = next((other for other in failed.values() if not isinstance(other, LeftToOthers)), word)
         try:
             if isinstance(word, SegueError):
                 raise word
