@@ -88,9 +88,9 @@ class _Compiled:
 class OpenVinoGraph:
     """One compiled model. Runs take turns: each computes on all threads.
 
-    After an error in the middle of a run, what the plug-in keeps of shapes is not to be trusted: the model is dropped at
-    once, and loaded again by the next run that wants it. So the batch that failed goes on to another backend without
-    waiting, and what could not be allocated has its memory back before more is asked for.
+    After an error in the middle of a run, what the plug-in keeps of shapes is not to be trusted: the model is dropped
+    at once, and loaded again by the next run that wants it. So the batch that failed goes on to another backend without
+    waiting, and memory is given back before more is asked for.
     """
 
     def __init__(

@@ -154,7 +154,7 @@ def _wait(child: subprocess.Popen[bytes], stop: threading.Event, seconds: float)
 
 
 def _gpu() -> str:
-    """The first GPU, since an engine is built for one kind; empty where there is none: the child says what is missing."""
+    """The first GPU, since an engine is built for one kind; empty without one: the child says what is missing."""
     try:
         return gpu_identity()
     except GraphNotLoadable:

@@ -8,7 +8,7 @@ from functools import partial
 
 from protos.segue import package_pb2
 from server.engines.choices import Switched
-from server.engines.engine import Engine
+from server.engines.engine import Engine, close_all
 from server.engines.lane import Chooser, Lane
 from server.engines.proof import may_be_joined
 
@@ -68,7 +68,7 @@ class Ensemble:
         """
         self.primary = primary
         self.ended = threading.Event()
-        """Set when the version goes: whoever prepares an engine for it stops."""
+        """Set when the version goes: whoever prepares an engine for it, or tries those that it has, stops."""
         self._lock = threading.Lock()
         self._engines = {primary.backend: primary}
         ready = Candidate(primary.backend, Stage.ELIGIBLE, seconds=primary.seconds)
@@ -118,12 +118,11 @@ class Ensemble:
             lane.pin(order)
 
     def close(self) -> None:
-        """Free all engines. No run may be under way."""
+        """Free all engines; see close_all. No run may be under way."""
         with self._lock:
             self.ended.set()
             engines = tuple(self._engines.values())
-        for engine in engines:
-            engine.close()
+        close_all(engines)
 
 
 def _buckets(sizes: Sequence[int]) -> tuple[int, ...]:

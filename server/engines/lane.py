@@ -78,6 +78,8 @@ class Lane:
         self.durations: dict[tuple[str, int], Durations] = {}
         self.failures: Counter[tuple[str, str]] = Counter()
         """Runs that failed or were left to others, by backend and kind of failure; another answered the batch."""
+        self.told = 0
+        """Runs that the policy was told of: as long as it stays, `export` gives nothing new but ages."""
         self._choices = Choices()
         self._tell = tell
         self._file = file
@@ -196,6 +198,7 @@ class Lane:
     def _observe(self, wanted: Calibration, seconds: float, failure: Failure | None) -> None:
         assert self.policy is not None  # noqa: S101 - it has asked for the run
         self.policy.observe(Outcome(None, wanted.bucket, wanted.backend, seconds, failure), self._clock())
+        self.told += 1
 
     def _try(self, engine: Engine, feeds: Mapping[str, Array], outputs: Sequence[str]) -> Failure | None:
         try:
@@ -243,6 +246,7 @@ class Lane:
                 answers, error, failure, seconds = self._attempt(engine, bucket, feeds, outputs)
                 with self._lock:
                     policy.observe(Outcome(number, bucket, backend, seconds, failure), self._clock())
+                    self.told += 1
                     self._choices.spent(backend, choices.EXPLORE if exploring else choices.SERVE, seconds)
                     if failure is None:
                         self.failures.update(kinds)  # held against them only now that another has answered

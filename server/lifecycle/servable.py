@@ -166,6 +166,7 @@ class Servable:
 
     def drained(self, timeout: float | None = None) -> bool:
         """Refuse new leases; True if those given have ended within `timeout` seconds."""
+        self.ensemble.ended.set()  # what goes on beside requests is not to be waited for
         with self._condition:
             self._closing = True
             return self._condition.wait_for(lambda: self._leases == 0, timeout)

@@ -22,7 +22,9 @@ from tests.server.backends.graphs import heavy, spec_of, ticking, write_graph
 
 pytest.importorskip("openvino", reason="an optional install")
 
-from server.backends.openvino import OpenVinoBackend, _Compiled, map_run_error, ov
+import openvino as ov
+
+from server.backends.openvino import OpenVinoBackend, _Compiled, map_run_error
 
 CALLERS = 16
 
