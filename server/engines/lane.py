@@ -15,7 +15,7 @@ from typing import Any, Protocol
 from server import calls
 from server.arrays import Array
 from server.engines import choices
-from server.engines.choices import Choices, Counts, Switched
+from server.engines.choices import Choices, Counts, SteppedIn, Switched
 from server.engines.engine import Engine
 from server.engines.explained import Explanation, explained
 from server.errors import LeftToOthers, RunFailed, SegueError
@@ -44,7 +44,7 @@ class Chooser(Policy, Protocol):
         """What is known, for people: plain data."""
 
 
-def _tell_nobody(_switched: Switched) -> None:
+def _tell_nobody(_news: Switched | SteppedIn) -> None:
     """Nobody wants to know."""
 
 
@@ -60,7 +60,7 @@ class Lane:
         policy: Chooser | None = None,
         may_be_infinite: bool = False,
         clock: Clock = time.monotonic,
-        tell: Callable[[Switched], None] = _tell_nobody,
+        tell: Callable[[Switched | SteppedIn], None] = _tell_nobody,
     ) -> None:
         """Make a lane.
 
@@ -71,7 +71,8 @@ class Lane:
             policy: Chooses; None where there will never be another engine.
             may_be_infinite: TensorFlow itself answers golden inputs with NaN or infinity.
             clock: Seconds.
-            tell: Is told of every switch, in the thread of the batch that is the first to go elsewhere.
+            tell: Is told of every switch, in the thread of the batch that is the first to go elsewhere, and of one
+                failure a minute of each backend and kind, in the thread of the batch.
         """
         self.buckets = tuple(buckets)
         self.policy = policy
@@ -98,9 +99,9 @@ class Lane:
     def add(self, engine: Engine) -> None:
         """Let an engine take part."""
         with self._lock:
-            self._engines[engine.backend] = engine
             if self.policy is not None:
                 self.policy.backend_state(engine.backend, available=True, now=self._clock())
+            self._engines[engine.backend] = engine
 
     def pin(self, order: Sequence[str] | None) -> None:
         """Prefer these engines, in this order; None lets the policy choose."""
@@ -251,6 +252,7 @@ class Lane:
                     if failure is None:
                         self.failures.update(kinds)  # held against them only now that another has answered
                 if failure is None:
+                    self._tell_of(failed, kinds, bucket, backend)
                     return answers
                 kinds.append((backend, failure.value))
                 failed[backend] = error or answers
@@ -258,6 +260,21 @@ class Lane:
             return self._last_word(failed)
         finally:
             failed.clear()  # an error's traceback refers to this frame
+
+    def _tell_of(
+        self,
+        failed: Mapping[str, SegueError | list[Array]],
+        kinds: Sequence[tuple[str, str]],
+        bucket: int,
+        after: str,
+    ) -> None:
+        """Tell why backends did not answer a batch that another answered."""
+        for backend, kind in kinds:
+            with self._lock:
+                is_news = self._choices.is_news(backend, kind, self._clock())
+            if is_news:
+                reason = failed[backend].message if isinstance(failed[backend], SegueError) else ""
+                self._tell(SteppedIn(bucket, backend, after, kind, reason))
 
     def _attempt(
         self, engine: Engine, bucket: int, feeds: Mapping[str, Array], outputs: Sequence[str]

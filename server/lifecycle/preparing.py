@@ -68,8 +68,9 @@ class Preparer:
             if not servable.ensemble.ended.is_set():
                 try:
                     self._bring_up(servable, self._backends[rank])
-                except Exception:  # the next version must not wait for ever
+                except Exception as error:  # the next version must not wait for ever
                     logger.exception("model %s: bringing a backend up failed unexpectedly", servable.name)
+                    self._reject(servable, self._backends[rank], f"{type(error).__name__}: {error}")
             self._under_way = None
             del servable  # nothing of it may outlive it here
 

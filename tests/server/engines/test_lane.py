@@ -10,6 +10,7 @@ import pytest
 
 from server import calls
 from server.arrays import Array
+from server.engines.choices import SteppedIn
 from server.engines.lane import Lane
 from server.errors import InvalidRequest, LeftToOthers, RunFailed
 from server.selection.interface import Calibration, Failure
@@ -112,6 +113,25 @@ def test_the_same_batch_runs_on_another_engine(bad: Callable[[Array], Array], fa
     assert lane.run(batch(), ["y"])[0][0, 0] == 2
     assert [(o.batch, o.backend, o.failure) for o in policy.outcomes] == [(0, "second", failure), (0, "first", None)]
     assert lane.failures == {("second", failure.value): 1}
+
+
+def test_why_another_stepped_in_is_told_but_not_each_time() -> None:
+    """Who is on call reads a backend's own words, once a minute for each backend and kind of failure."""
+    now, told = [0.0], list[object]()
+    lane = Lane(
+        "model.onnx", engine("first", double), buckets=(1,), policy=Told(["second", "third"]),
+        clock=lambda: now[0], tell=told.append,
+    )  # fmt: skip
+    lane.add(engine("second", breaks))
+    lane.add(engine("third", leaves))
+    for _ in range(3):
+        lane.run(batch(), ["y"])
+    of_second = SteppedIn(1, "second", "first", "error", "it broke")
+    of_third = SteppedIn(1, "third", "first", "left to others", "it is not for me")
+    assert told == [of_second, of_third]
+    now[0] = 61.0
+    lane.run(batch(), ["y"])
+    assert told == [of_second, of_third] * 2
 
 
 def test_what_fails_everywhere_is_said_by_the_first_engine() -> None:

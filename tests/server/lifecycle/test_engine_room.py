@@ -139,6 +139,31 @@ def test_what_answers_wrongly_never_serves(tmp_path: Path) -> None:
     servable.close()
 
 
+def test_a_fault_of_ours_leaves_no_backend_in_preparation_for_ever(tmp_path: Path) -> None:
+    """Whatever goes wrong when a proved backend is let in, people see that it takes no part, and the next one does."""
+
+    class Shaky(Told):
+        def backend_state(self, backend: str, *, available: bool, now: float) -> None:
+            if backend == "unlucky":
+                raise ZeroDivisionError("surprise")
+            super().backend_state(backend, available=available, now=now)
+
+    write_package(tmp_path / "m" / "1")
+    backends = [FakeBackend(right), FakeBackend(right, "unlucky"), FakeBackend(right, "next")]
+    room = EngineRoom(backends, lambda _: None, lambda _: Shaky(), Decisions(None))
+    servable = room.load(open_package("m", 1, tmp_path / "m" / "1")).servable
+    room.start(tuple, lambda: False)
+    room.join(servable)
+    until(servable, "next", Stage.ELIGIBLE)
+    assert "surprise" in until(servable, "unlucky", Stage.REJECTED).reason
+    policy_of(servable).order = ["next"]
+    ask(servable)
+    assert policy_of(servable).outcomes[-1].backend == "next"
+    room.stop()
+    servable.close()
+    assert all(graph.closed for backend in backends for graph in backend.loaded)
+
+
 def test_a_version_that_goes_stops_its_preparation(tmp_path: Path) -> None:
     """Unloading waits for no compilation, and what is prepared for the next version is not held up by it."""
     slow = Slow(right, "slow")
