@@ -273,7 +273,8 @@ class Lane:
             with self._lock:
                 is_news = self._choices.is_news(backend, kind, self._clock())
             if is_news:
-                reason = failed[backend].message if isinstance(failed[backend], SegueError) else ""
+                word = failed[backend]
+                reason = word.message if isinstance(word, SegueError) else ""
                 self._tell(SteppedIn(bucket, backend, after, kind, reason))
 
     def _attempt(
