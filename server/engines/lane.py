@@ -215,11 +215,11 @@ class Lane:
 
     def _run_unasked(self, bucket: int, feeds: Mapping[str, Array], outputs: Sequence[str]) -> list[Array]:
         """Run on the first engine that takes the batch, without the policy."""
-        with self._lock:
-            others = [engine for engine in self._engines.values() if engine is not self._primary]
         try:
             return self._timed(self._primary, bucket, feeds, outputs)
         except LeftToOthers:
+            with self._lock:
+                others = [engine for engine in self._engines.values() if engine is not self._primary]
             for engine in others:
                 with suppress(LeftToOthers):
                     return self._timed(engine, bucket, feeds, outputs)
