@@ -17,9 +17,9 @@ import numpy as np
 from converter.errors import InputsRejected
 from server.arrays import Array
 from server.backends.interface import Backend, Precision
-from server.engines.engine import Engine, load_engine
+from server.engines.engine import Engine, close_all, load_engine
 from server.engines.proof import golden_of
-from server.errors import SegueError
+from server.errors import LeftToOthers, SegueError
 from server.repository.package import Package
 from server.signatures import ServedSignature
 
@@ -120,7 +120,12 @@ def compare(
         timings = [
             timing
             for batch in batches
-            for timing in _time(engines, package, signature, feeds[batch], rounds=rounds, listener=listener)
+            for timing in _time(
+                _taking(engines, package, signature, feeds[batch], rejected),
+                *(package, signature, feeds[batch]),
+                rounds=rounds,
+                listener=listener,
+            )
         ]
     return Comparison(signature, tuple(timings), rejected)
 
@@ -139,7 +144,7 @@ def _engines(
         for backend in backends:
             listener.step(f"{backend.name}: preparing, loading, proving")
             try:
-                engines.append(load_engine(package, backend, sizes, _NEVER))
+                engines.append(load_engine(package, backend, sizes, _NEVER, may_leave=True))
             except SegueError as error:
                 rejected[backend.name] = error.message
                 first = first or error
@@ -147,8 +152,36 @@ def _engines(
             raise first
         yield engines
     finally:
-        for engine in engines:
-            engine.close()
+        close_all(engines)
+
+
+def _taking(
+    engines: Sequence[Engine],
+    package: Package,
+    signature: str,
+    feeds: Mapping[str, Array],
+    rejected: dict[str, str],
+) -> Sequence[Engine]:
+    """Those that do not leave such a batch to others; why the rest does is added to the rejected."""
+    file, outputs = _graph(package, signature)
+    rows = max(array.shape[0] for array in feeds.values())
+    taking: list[Engine] = []
+    for place, engine in enumerate(engines, 1):
+        try:
+            engine.graphs[file].run(feeds, outputs)
+        except LeftToOthers as error:
+            rejected[f"{engine.backend} with {rows} rows"] = error.message
+            if place == len(engines) and not taking:
+                raise
+        else:
+            taking.append(engine)
+    return taking
+
+
+def _graph(package: Package, signature: str) -> tuple[str, list[str]]:
+    """A signature's file and its outputs' ONNX names."""
+    message = next(each for each in package.manifest.signatures if each.name == signature)
+    return message.onnx_file, list(ServedSignature(message).outputs.values())
 
 
 def _time(
@@ -160,9 +193,8 @@ def _time(
     rounds: int,
     listener: Listener,
 ) -> list[Timing]:
-    message = next(each for each in package.manifest.signatures if each.name == signature)
-    outputs = list(ServedSignature(message).outputs.values())
-    graphs = [engine.graphs[message.onnx_file] for engine in engines]
+    file, outputs = _graph(package, signature)
+    graphs = [engine.graphs[file] for engine in engines]
     batch = max(array.shape[0] for array in feeds.values())
     seconds: list[list[float]] = [[] for _ in engines]
     for number in range(_WARM + rounds):

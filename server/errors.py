@@ -35,6 +35,7 @@ SegueError
     - GraphNotLoadable        the ONNX file does not load
     - GraphNotLowerable       the ONNX graph has no faithful form as a PyTorch module
     - RunFailed               the runtime failed on an input that passed every check of ours
+    - LeftToOthers            the runtime is well, but this input is not for it: another one may answer
     - OutOfMemory             the runtime could not allocate what the request needs
     - ProofFailed             the runtime's answers differ from TensorFlow's
 """
@@ -227,6 +228,13 @@ class GraphNotLowerable(BackendError):
 
 class RunFailed(BackendError):
     """The runtime failed on an input that passed every check of ours."""
+
+
+class LeftToOthers(BackendError):
+    """A backend does not take this input, on purpose and before it computes anything: another may answer.
+
+    It is no failure and nothing is wrong. Where no other backend answers, a client gets this text.
+    """
 
 
 class OutOfMemory(BackendError):

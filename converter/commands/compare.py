@@ -1,6 +1,9 @@
 """`compare`: which backend is fastest for a package on this machine."""
 
 import json
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
@@ -19,10 +22,14 @@ from protos.segue import package_pb2
 from server.arrays import Array
 from server.backends.catalogue import offered
 from server.backends.onnx_runtime import Device
+from server.errors import FolderTaken
 from server.repository.folder import Repository
 from server.repository.names import check_model_name
 from server.repository.package import Package, open_package
 from server.signatures import DEFAULT_SIGNATURE
+
+_TABLE = "compare.csv"
+_PICTURES = ("compare.svg", "compare.png")
 
 
 def compare_backends(
@@ -49,6 +56,8 @@ def compare_backends(
     """
     console = Console(stderr=True, highlight=False)
     with told(as_json=as_json), console.status("") as status:
+        if out is not None:
+            _check_writable(out)  # before minutes of measuring
         package = _package(repository, name, version)
         message = _signature(package, signature)
         given = _inputs(inputs, message) if inputs else None
@@ -68,7 +77,8 @@ def compare_backends(
     else:
         _show(name, package.version, comparison, absent)
     if out is not None:
-        _write(out, f"{name} version {package.version}, {signature}", comparison, console)
+        with told(as_json=as_json), _writing(out):
+            _write(out, f"{name} version {package.version}, {signature}", comparison, console)
 
 
 class _Listener:
@@ -173,15 +183,43 @@ def _as_json(comparison: Comparison, absent: dict[str, str]) -> dict[str, object
     }
 
 
+@contextmanager
+def _writing(folder: Path) -> Iterator[None]:
+    """Say which place cannot be written to, and what to do.
+
+    Raises:
+        FolderTaken: one cannot.
+    """
+    try:
+        yield
+    except OSError as error:
+        place = error.filename or folder
+        raise FolderTaken(f"{place} cannot be written: {error.strerror}.", "Give another folder with --out.") from error
+
+
+def _check_writable(folder: Path) -> None:
+    """See that all files could be written to a folder, which is made if it is not there.
+
+    Raises:
+        FolderTaken: one could not.
+    """
+    with _writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+        for path in (folder / _TABLE, *(folder / name for name in _PICTURES)):
+            if path.exists():
+                path.open("r+b").close()
+
+
 def _write(folder: Path, title: str, comparison: Comparison, console: Console) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
-    write_csv(folder / "compare.csv", comparison)
-    console.print(f"Wrote {folder / 'compare.csv'}", soft_wrap=True)
+    write_csv(folder / _TABLE, comparison)
+    console.print(f"Wrote {folder / _TABLE}", soft_wrap=True)
     try:
         from converter.plot import draw  # noqa: PLC0415 - the picture is a bonus that takes a library
 
-        for suffix in ("svg", "png"):
-            draw(folder / f"compare.{suffix}", title, comparison)
-            console.print(f"Wrote {folder / f'compare.{suffix}'}", soft_wrap=True)
+        for name in _PICTURES:
+            draw(folder / name, title, comparison)
+            console.print(f"Wrote {folder / name}", soft_wrap=True)
     except ImportError:
         console.print("No picture: it takes matplotlib (pip install 'segue-serving[convert]').")

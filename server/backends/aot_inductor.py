@@ -22,7 +22,7 @@ from server.backends.cores import physical_cores
 from server.backends.gpu import gpu_identity
 from server.backends.interface import GraphSpec, Precision, TensorPort
 from server.backends.sizes import SizeRule
-from server.errors import GraphNotLoadable, InvalidRequest, OutOfMemory, RunFailed, SegueError
+from server.errors import GraphNotLoadable, InvalidRequest, LeftToOthers, OutOfMemory, RunFailed, SegueError
 from server.wire.dtypes import SERVED
 
 Device = Literal["cpu", "cuda"]
@@ -66,11 +66,11 @@ class AotInductorGraph:
         if broken := self._passes(tuple(array.shape for array in arrays)):
             sizes = ", ".join(f"{port.name} {a.shape}" for port, a in zip(self._inputs, arrays, strict=True))
             msg = f"the compiled model holds only where {broken} (d[i][j]: axis j of input i), and was given {sizes}"
-            raise RunFailed(msg)
+            raise LeftToOthers(msg)
         if not all(array.size for array in arrays):
             # torch's attention divides by the batch and takes the whole process with it.
             msg = "a compiled model answers no empty input"
-            raise RunFailed(msg)
+            raise LeftToOthers(msg)
         if self._threads:
             self._torch.set_threads(self._threads)
         model = self._enter()

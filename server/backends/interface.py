@@ -53,6 +53,7 @@ class LoadedGraph(Protocol):
         Raises:
             InvalidRequest: the runtime says that the input does not fit the graph.
             OutOfMemory: the runtime could not allocate.
+            LeftToOthers: this input is not for this backend, which found that out before it computed.
             RunFailed: it failed in another way.
         """
         ...

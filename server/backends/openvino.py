@@ -5,7 +5,6 @@ instructions for it, in bfloat16. What it would silently compute otherwise than 
 checked before each run: see `openvino_integers`.
 """
 
-import logging
 import math
 import re
 import sys
@@ -23,7 +22,8 @@ from server.backends.cores import affinity, physical_cores, running_on
 from server.backends.interface import GraphSpec, Precision, TensorPort
 from server.backends.openvino_integers import Limits, faithful
 from server.backends.openvino_shapes import FittingShapes, Infer
-from server.errors import GraphNotLoadable, InvalidRequest, OutOfMemory, RunFailed, SegueError
+from server.errors import GraphNotLoadable, InvalidRequest, LeftToOthers, OutOfMemory, RunFailed, SegueError
+from server.repository.package import fingerprint
 
 # Importing openvino imports its model converter, and that a library which reports its use and leaves files in the
 # user's home. Neither is needed to read ONNX: they are kept from being imported, which openvino is prepared for.
@@ -31,8 +31,6 @@ for _unwanted in ("openvino_telemetry", "openvino.tools.ovc"):
     sys.modules.setdefault(_unwanted, None)  # type: ignore[arg-type] # None is how Python marks what must not load
 
 import openvino as ov  # noqa: E402 - only now
-
-logger = logging.getLogger(__name__)
 
 # OpenVINO's spelling of a port's type, by tensorflow.DataType.
 _TYPE_NAMES: Mapping[int, str] = {
@@ -88,7 +86,12 @@ class _Compiled:
 
 
 class OpenVinoGraph:
-    """One compiled model. Runs take turns: each computes on all threads."""
+    """One compiled model. Runs take turns: each computes on all threads.
+
+    After an error in the middle of a run, what the plug-in keeps of shapes is not to be trusted: the model is dropped
+    at once, and loaded again by the next run that wants it. So the batch that failed goes on to another backend without
+    waiting, and memory is given back before more is asked for.
+    """
 
     def __init__(
         self, compiled: _Compiled, limits: Limits, shapes: FittingShapes, load_again: Callable[[], _Compiled]
@@ -107,18 +110,16 @@ class OpenVinoGraph:
         except OPENVINO_EXCEPTIONS as error:
             if not all(array.size for array in inputs.values()):
                 # Some operators take no rows here (MaxPool), and do elsewhere.
-                raise RunFailed(f"OpenVINO cannot compute this empty input: {_one_line(error)}") from error
+                raise LeftToOthers(f"OpenVINO cannot compute this empty input: {_one_line(error)}") from error
             raise InvalidRequest(f"the model cannot compute this input: {_one_line(error)}") from error
         self._limits.check(inputs)
         tensors = {name: _to_tensor(array) for name, array in inputs.items()}
         with self._lock:
-            if self._compiled is None:
-                msg = "the graph is closed" if self._closed else "the graph is lost since an earlier error"
-                raise RunFailed(msg)
+            compiled = self._loaded()
             try:
-                return _infer(self._compiled, tensors, outputs)
+                return _infer(compiled, tensors, outputs)
             except OPENVINO_EXCEPTIONS as error:
-                self._recover()
+                self._compiled = None
                 raise map_run_error(error) from error
 
     def close(self) -> None:
@@ -126,13 +127,17 @@ class OpenVinoGraph:
         self._closed = True
         self._compiled = None
 
-    def _recover(self) -> None:
-        """After an error in the middle of a run, what the plug-in keeps of shapes is not to be trusted."""
-        self._compiled = None
-        try:
-            self._compiled = self._load_again()
-        except OPENVINO_EXCEPTIONS:
-            logger.exception("OpenVINO does not load a graph again after an error; it is lost")
+    def _loaded(self) -> _Compiled:
+        """The model, loaded again if an error has cost it. Called with the lock held."""
+        if self._closed:
+            raise RunFailed("the graph is closed")
+        if self._compiled is None:
+            try:
+                self._compiled = self._load_again()
+            except OPENVINO_EXCEPTIONS as error:
+                msg = f"OpenVINO does not load the graph again after an error: {_one_line(error)}"
+                raise RunFailed(msg) from error
+        return self._compiled
 
 
 def _infer(compiled: _Compiled, tensors: Mapping[str, ov.Tensor], outputs: Sequence[str]) -> list[Array]:
@@ -180,6 +185,7 @@ class OpenVinoBackend:
             # Seen on 2026.4.1: inputs that contradict one another are then computed with, out of bounds.
             msg = "OpenVINO loses its own errors when it computes with one thread: give it two cores"
             raise GraphNotLoadable(msg)
+        files = fingerprint(graph.path.parent)
         try:
             core = ov.Core()
             if _CAPABILITIES[self.precision] not in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
@@ -193,6 +199,8 @@ class OpenVinoBackend:
             shapes = FittingShapes(_inference(_without_weights(model), [port.name for port in graph.inputs]))
 
             def load_again() -> _Compiled:
+                if fingerprint(graph.path.parent) != files:
+                    raise RuntimeError("its files are others by now, and nobody has proved those")
                 return self._compile(core, core.read_model(graph.path), graph, threads)
 
             return OpenVinoGraph(compiled, limits, shapes, load_again)

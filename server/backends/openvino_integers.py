@@ -15,7 +15,7 @@ from typing import Final, Protocol
 import numpy as np
 
 from server.arrays import Array
-from server.errors import GraphNotLoadable, InvalidRequest, RunFailed
+from server.errors import GraphNotLoadable, InvalidRequest, LeftToOthers
 
 EXACT: Final = 1 << 24  # float32 holds every integer up to here
 _INT32: Final = (1 << 31) - 1
@@ -120,7 +120,7 @@ class Limits:
 
         Raises:
             InvalidRequest: an index is outside of its table, as TensorFlow would say.
-            RunFailed: an integer is too large for this runtime, and only for it.
+            LeftToOthers: an integer is too large for this runtime, and only for it.
         """
         for (name, axis), longest in self.lengths.items():
             if inputs[name].shape[axis] > longest:
@@ -136,7 +136,7 @@ class Limits:
             wrong = _outside(inputs[name], -EXACT, EXACT)
             if wrong is not None:
                 msg = f"OpenVINO computes integers exactly up to {EXACT}, and input {name!r} holds {wrong}"
-                raise RunFailed(msg)
+                raise LeftToOthers(msg)
 
 
 def _outside(array: Array, low: int, high: int) -> int | None:

@@ -7,7 +7,6 @@ this was made on have no GPU.
 """
 
 import argparse
-import ctypes
 import hashlib
 import json
 import os
@@ -22,9 +21,10 @@ from pathlib import Path
 from typing import Final
 
 from server.arrays import Array
+from server.backends.gpu import gpu_identity
 from server.backends.interface import GraphSpec, LoadedGraph, Precision, TensorPort
 from server.backends.onnx_runtime import CPU, CUDA, VERSION, OnnxRuntimeGraph, Provider, input_shapes, open_session
-from server.errors import GraphNotLoadable, RunFailed
+from server.errors import GraphNotLoadable, LeftToOthers
 
 _PROVIDER: Final = "TensorrtExecutionProvider"
 # One engine serves batches from 1 to here, and is fastest at the middle one.
@@ -49,11 +49,11 @@ class TensorRtGraph:
         self._graph = graph
 
     def run(self, inputs: Mapping[str, Array], outputs: Sequence[str]) -> list[Array]:
-        """Answer for one batch; see LoadedGraph.run. A batch that the engine was not built for fails here."""
+        """Answer for one batch; see LoadedGraph.run. Others are left to other backends."""
         rows = max((array.shape[0] for array in inputs.values() if array.ndim), default=1)
         if not 1 <= rows <= LARGEST_BATCH:
             msg = f"the TensorRT engine is built for batches of 1 to {LARGEST_BATCH}, and this one has {rows} rows"
-            raise RunFailed(msg)
+            raise LeftToOthers(msg)
         return self._graph.run(inputs, outputs)
 
     def close(self) -> None:
@@ -108,7 +108,7 @@ class TensorRtBackend:
         return TensorRtGraph(OnnxRuntimeGraph(session, graph))
 
     def _folder(self, graph: GraphSpec) -> Path:
-        facts = [graph.digest, VERSION, _gpu_name(), self.precision.value, LARGEST_BATCH, _USUAL_BATCH]
+        facts = [graph.digest, VERSION, _gpu(), self.precision.value, LARGEST_BATCH, _USUAL_BATCH]
         return self._cache / hashlib.sha256(json.dumps(facts).encode()).hexdigest()
 
     def _build(self, graph: GraphSpec, work: Path, stop: threading.Event) -> bool:
@@ -153,15 +153,12 @@ def _wait(child: subprocess.Popen[bytes], stop: threading.Event, seconds: float)
     return child.poll()
 
 
-def _gpu_name() -> str:
-    """The first GPU's, since an engine is built for one kind; empty without a driver."""
+def _gpu() -> str:
+    """The first GPU, since an engine is built for one kind; empty without one: the child says what is missing."""
     try:
-        driver = ctypes.CDLL("libcuda.so.1")
-    except OSError:
+        return gpu_identity()
+    except GraphNotLoadable:
         return ""
-    name, device = ctypes.create_string_buffer(256), ctypes.c_int()
-    failed = driver.cuInit(0) or driver.cuDeviceGet(ctypes.byref(device), 0)
-    return "" if failed or driver.cuDeviceGetName(name, len(name), device) else name.value.decode(errors="replace")
 
 
 def engine_options(graph: GraphSpec, precision: Precision) -> dict[str, str]:

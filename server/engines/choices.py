@@ -3,6 +3,7 @@
 Counted under the lane's lock, from what the policy decides; nothing here chooses.
 """
 
+import math
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from server.selection.history import OTHER
 SERVE: Final = "serve"
 EXPLORE: Final = "explore"
 CALIBRATE: Final = "calibrate"
+TELL_SECONDS: Final = 60.0
 PURPOSES: Final = (SERVE, EXPLORE, CALIBRATE)
 """What a run is for: an answer of the backend that was chosen; an answer, to learn; golden inputs, when idle."""
 
@@ -32,6 +34,25 @@ class Switched:
 
     bucket: int
     before: str
+    after: str
+    kind: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class SteppedIn:
+    """A backend answered a batch that another had failed, or left to it.
+
+    Attributes:
+        bucket: The bucket's batch size.
+        backend: The one that did not answer.
+        after: The one that did.
+        kind: The kind of failure, as selection.interface.Failure says it.
+        reason: In the words of the backend; empty if it has said nothing.
+    """
+
+    bucket: int
+    backend: str
     after: str
     kind: str
     reason: str
@@ -59,12 +80,20 @@ class Counts:
 class Choices:
     """One lane's."""
 
-    __slots__ = ("seconds", "selected", "switches")
+    __slots__ = ("_told_at", "seconds", "selected", "switches")
 
     def __init__(self) -> None:
         self.selected: dict[int, str] = {}
         self.switches: Counter[tuple[int, str, str, str]] = Counter()
         self.seconds: dict[tuple[str, str], float] = {}
+        self._told_at: dict[tuple[str, str], float] = {}
+
+    def is_news(self, backend: str, kind: str, now: float) -> bool:
+        """Whether a failure is to be told: one of a backend and kind in a while, however many there are."""
+        if now - self._told_at.get((backend, kind), -math.inf) < TELL_SECONDS:
+            return False
+        self._told_at[backend, kind] = now
+        return True
 
     def spent(self, backend: str, purpose: str, seconds: float) -> None:
         """Note a run."""

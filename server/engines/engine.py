@@ -1,18 +1,48 @@
 """An engine: one backend with one model version in it, proved."""
 
+import logging
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 from server.backends.interface import Backend, GraphSpec, LoadedGraph, Precision, TensorPort
 from server.engines.elbow_room import leaving_cores
 from server.engines.proof import Proof, prove
-from server.errors import DamagedPackage
+from server.errors import DamagedPackage, GraphNotLoadable
 from server.repository.package import Package
 from server.signatures import ServedSignature
 
+logger = logging.getLogger("server")
+
 _NEVER = threading.Event()
+
+
+class Closeable(Protocol):
+    """What holds memory until it is closed."""
+
+    def close(self) -> None:
+        """Free it."""
+        ...
+
+
+def close_all(things: Iterable[Closeable]) -> None:
+    """Close each, whatever comes of the others; then raise the first error, the log has the rest."""
+    first: Exception | None = None
+    for thing in things:
+        try:
+            thing.close()
+        except Exception as error:  # whatever a library says at the end, the others are to be freed, too
+            if first is None:
+                first = error
+            else:
+                logger.exception("freeing failed, as it did before for another part of the same version")
+    try:
+        if first is not None:
+            raise first
+    finally:
+        del first  # its traceback refers to this frame
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,13 +68,17 @@ class Engine:
     proved: float = 0.0
 
     def close(self) -> None:
-        """Free the graphs."""
-        for graph in self.graphs.values():
-            graph.close()
+        """Free the graphs; see close_all."""
+        close_all(self.graphs.values())
 
 
 def load_engine(
-    package: Package, backend: Backend, sizes: Sequence[int] = (), stop: threading.Event = _NEVER
+    package: Package,
+    backend: Backend,
+    sizes: Sequence[int] = (),
+    stop: threading.Event = _NEVER,
+    *,
+    may_leave: bool = False,
 ) -> Engine:
     """Load every graph of a package and prove each signature against its golden answers.
 
@@ -52,11 +86,13 @@ def load_engine(
         package: What to load.
         backend: What to load it with.
         sizes: Of the batches that will be run.
-        stop: Set when nobody wants it any more; preparing ends soon after.
+        stop: Set when nobody wants it any more; it ends soon after.
+        may_leave: See prove.
 
     Raises:
-        GraphNotLoadable: the backend refuses a file, or cannot make what it needs for it.
+        GraphNotLoadable: the backend refuses a file, cannot make what it needs for it, or nobody wants it any more.
         ProofFailed: an answer differs from TensorFlow's by more than it may.
+        LeftToOthers: it leaves golden inputs to other backends that it must not leave.
         DamagedPackage: the manifest contradicts the files.
     """
     begin = time.perf_counter()
@@ -68,15 +104,24 @@ def load_engine(
     with leaving_cores():
         try:
             for spec in specs:
+                _go_on(stop)
                 graphs[spec.path.name] = backend.load(spec)
+            _go_on(stop)
             loaded = time.perf_counter()
-            proofs = prove(package, backend.name, graphs, sizes, backend.precision)
+            proofs = prove(package, backend.name, graphs, sizes, backend.precision, may_leave=may_leave)
         except BaseException:
-            for graph in graphs.values():
-                graph.close()
+            try:
+                close_all(graphs.values())
+            except Exception:  # why it is given up is the news
+                logger.exception("freeing what %s had loaded failed", backend.name)
             raise
     end = time.perf_counter()
     return Engine(backend.name, backend.precision, graphs, tuple(proofs), end - begin, prepared, end - loaded)
+
+
+def _go_on(stop: threading.Event) -> None:
+    if stop.is_set():
+        raise GraphNotLoadable("nobody wants it any more")
 
 
 def graph_specs(package: Package) -> list[GraphSpec]:

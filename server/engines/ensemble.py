@@ -7,19 +7,19 @@ from dataclasses import dataclass
 from functools import partial
 
 from protos.segue import package_pb2
-from server.engines.choices import Switched
-from server.engines.engine import Engine
+from server.engines.choices import SteppedIn, Switched
+from server.engines.engine import Engine, close_all
 from server.engines.lane import Chooser, Lane
 from server.engines.proof import may_be_joined
 
 MakePolicy = Callable[[Sequence[int]], Chooser]
 """Makes a policy for a signature with these buckets."""
 
-Tell = Callable[[str, Switched], None]
-"""Is told of every switch, and of the signature."""
+Tell = Callable[[str, Switched | SteppedIn], None]
+"""Is told of every switch and of some failures, and of the signature."""
 
 
-def _tell_nobody(_signature: str, _switched: Switched) -> None:
+def _tell_nobody(_signature: str, _news: Switched | SteppedIn) -> None:
     """Nobody wants to know."""
 
 
@@ -64,11 +64,11 @@ class Ensemble:
             primary: The engine that is there from the start.
             sizes: Of joined batches: the buckets of signatures that may be batched.
             make_policy: Makes what chooses; None where there will be no other engine.
-            tell: Is told of every switch.
+            tell: Is told of every switch and of some failures; see Lane.
         """
         self.primary = primary
         self.ended = threading.Event()
-        """Set when the version goes: whoever prepares an engine for it stops."""
+        """Set when the version goes: whoever prepares an engine for it, or tries those that it has, stops."""
         self._lock = threading.Lock()
         self._engines = {primary.backend: primary}
         ready = Candidate(primary.backend, Stage.ELIGIBLE, seconds=primary.seconds)
@@ -118,12 +118,11 @@ class Ensemble:
             lane.pin(order)
 
     def close(self) -> None:
-        """Free all engines. No run may be under way."""
+        """Free all engines; see close_all. No run may be under way."""
         with self._lock:
             self.ended.set()
             engines = tuple(self._engines.values())
-        for engine in engines:
-            engine.close()
+        close_all(engines)
 
 
 def _buckets(sizes: Sequence[int]) -> tuple[int, ...]:

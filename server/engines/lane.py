@@ -9,15 +9,16 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from typing import Any, Protocol
 
 from server import calls
 from server.arrays import Array
 from server.engines import choices
-from server.engines.choices import Choices, Counts, Switched
+from server.engines.choices import Choices, Counts, SteppedIn, Switched
 from server.engines.engine import Engine
 from server.engines.explained import Explanation, explained
-from server.errors import RunFailed, SegueError
+from server.errors import LeftToOthers, RunFailed, SegueError
 from server.histograms import Durations
 from server.parity import are_finite
 from server.selection.interface import Calibration, Failure, Outcome, Policy
@@ -43,7 +44,7 @@ class Chooser(Policy, Protocol):
         """What is known, for people: plain data."""
 
 
-def _tell_nobody(_switched: Switched) -> None:
+def _tell_nobody(_news: Switched | SteppedIn) -> None:
     """Nobody wants to know."""
 
 
@@ -59,7 +60,7 @@ class Lane:
         policy: Chooser | None = None,
         may_be_infinite: bool = False,
         clock: Clock = time.monotonic,
-        tell: Callable[[Switched], None] = _tell_nobody,
+        tell: Callable[[Switched | SteppedIn], None] = _tell_nobody,
     ) -> None:
         """Make a lane.
 
@@ -70,13 +71,16 @@ class Lane:
             policy: Chooses; None where there will never be another engine.
             may_be_infinite: TensorFlow itself answers golden inputs with NaN or infinity.
             clock: Seconds.
-            tell: Is told of every switch, in the thread of the batch that is the first to go elsewhere.
+            tell: Is told of every switch, in the thread of the batch that is the first to go elsewhere, and of one
+                failure a minute of each backend and kind, in the thread of the batch.
         """
         self.buckets = tuple(buckets)
         self.policy = policy
         self.durations: dict[tuple[str, int], Durations] = {}
         self.failures: Counter[tuple[str, str]] = Counter()
-        """Runs that failed, by backend and kind of failure; the batch was answered by another, or by none."""
+        """Runs that failed or were left to others, by backend and kind of failure; another answered the batch."""
+        self.told = 0
+        """Runs that the policy was told of: as long as it stays, `export` gives nothing new but ages."""
         self._choices = Choices()
         self._tell = tell
         self._file = file
@@ -95,9 +99,9 @@ class Lane:
     def add(self, engine: Engine) -> None:
         """Let an engine take part."""
         with self._lock:
-            self._engines[engine.backend] = engine
             if self.policy is not None:
                 self.policy.backend_state(engine.backend, available=True, now=self._clock())
+            self._engines[engine.backend] = engine
 
     def pin(self, order: Sequence[str] | None) -> None:
         """Prefer these engines, in this order; None lets the policy choose."""
@@ -148,7 +152,7 @@ class Lane:
         bucket = self.bucket(feeds)
         if self.policy is None or not all(array.size for array in feeds.values()):
             # What is empty says nothing of how fast a backend is, and not every backend takes it.
-            return self._timed(self._primary, bucket, feeds, outputs)
+            return self._run_unasked(bucket, feeds, outputs)
         with self._lock:
             self._begun += 1
             self._running += 1
@@ -195,13 +199,31 @@ class Lane:
     def _observe(self, wanted: Calibration, seconds: float, failure: Failure | None) -> None:
         assert self.policy is not None  # noqa: S101 - it has asked for the run
         self.policy.observe(Outcome(None, wanted.bucket, wanted.backend, seconds, failure), self._clock())
+        self.told += 1
 
     def _try(self, engine: Engine, feeds: Mapping[str, Array], outputs: Sequence[str]) -> Failure | None:
         try:
             answers = engine.graphs[self._file].run(feeds, outputs)
+        except LeftToOthers:
+            return Failure.LEFT
         except SegueError:
             return Failure.ERROR
+        except Exception:  # whatever a library raises is a failure, and the policy is told: else it asks for ever
+            logger.exception("%s failed on golden inputs in a way that nobody foresaw", engine.backend)
+            return Failure.ERROR
         return None if self._may_be_infinite or are_finite(answers) else Failure.NOT_FINITE
+
+    def _run_unasked(self, bucket: int, feeds: Mapping[str, Array], outputs: Sequence[str]) -> list[Array]:
+        """Run on the first engine that takes the batch, without the policy."""
+        try:
+            return self._timed(self._primary, bucket, feeds, outputs)
+        except LeftToOthers:
+            with self._lock:
+                others = [engine for engine in self._engines.values() if engine is not self._primary]
+            for engine in others:
+                with suppress(LeftToOthers):
+                    return self._timed(engine, bucket, feeds, outputs)
+            raise
 
     def _choose_and_run(
         self, policy: Chooser, bucket: int, feeds: Mapping[str, Array], outputs: Sequence[str]
@@ -225,10 +247,12 @@ class Lane:
                 answers, error, failure, seconds = self._attempt(engine, bucket, feeds, outputs)
                 with self._lock:
                     policy.observe(Outcome(number, bucket, backend, seconds, failure), self._clock())
+                    self.told += 1
                     self._choices.spent(backend, choices.EXPLORE if exploring else choices.SERVE, seconds)
                     if failure is None:
                         self.failures.update(kinds)  # held against them only now that another has answered
                 if failure is None:
+                    self._tell_of(failed, kinds, bucket, backend)
                     return answers
                 kinds.append((backend, failure.value))
                 failed[backend] = error or answers
@@ -237,12 +261,30 @@ class Lane:
         finally:
             failed.clear()  # an error's traceback refers to this frame
 
+    def _tell_of(
+        self,
+        failed: Mapping[str, SegueError | list[Array]],
+        kinds: Sequence[tuple[str, str]],
+        bucket: int,
+        after: str,
+    ) -> None:
+        """Tell why backends did not answer a batch that another answered."""
+        for backend, kind in kinds:
+            with self._lock:
+                is_news = self._choices.is_news(backend, kind, self._clock())
+            if is_news:
+                word = failed[backend]
+                reason = word.message if isinstance(word, SegueError) else ""
+                self._tell(SteppedIn(bucket, backend, after, kind, reason))
+
     def _attempt(
         self, engine: Engine, bucket: int, feeds: Mapping[str, Array], outputs: Sequence[str]
     ) -> tuple[list[Array], SegueError | None, Failure | None, float]:
         begin = time.perf_counter()
         try:
             answers = self._timed(engine, bucket, feeds, outputs)
+        except LeftToOthers as error:
+            return [], error, Failure.LEFT, time.perf_counter() - begin
         except SegueError as error:
             return [], error, Failure.ERROR, time.perf_counter() - begin
         except Exception as error:  # whatever a library raises, another backend may answer
@@ -268,8 +310,10 @@ class Lane:
         return answers
 
     def _last_word(self, failed: Mapping[str, SegueError | list[Array]]) -> list[Array]:
-        """What to say when every engine failed: what the primary says."""
+        """What to say when every engine failed: what the primary says, or one that did not leave it to others."""
         word = failed[self._primary.backend]
+        if isinstance(word, LeftToOthers):
+            word = next((other for other in failed.values() if not isinstance(other, LeftToOthers)), word)
         try:
             if isinstance(word, SegueError):
                 raise word

@@ -94,7 +94,7 @@ class _Families:
         )
         self._failures = CounterMetricFamily(
             "segue_backend_failures",
-            "Runs that failed where another backend was asked next.",
+            "Runs that failed, or were left to others on purpose, where another backend was asked next.",
             labels=(*_VERSION, "signature", "backend", "kind"),
         )
         self._busy = CounterMetricFamily(

@@ -19,15 +19,22 @@ _PATIENCE_SECONDS = 5.0
 class Calibrator:
     """One thread that has the engines of an idle server tried."""
 
-    def __init__(self, servables: Callable[[], Iterable[Servable]], is_idle: Callable[[], bool]) -> None:
+    def __init__(
+        self,
+        servables: Callable[[], Iterable[Servable]],
+        is_idle: Callable[[], bool],
+        period: float = _PERIOD_SECONDS,
+    ) -> None:
         """Make a calibrator.
 
         Args:
             servables: The versions that serve now.
             is_idle: Whether the server has nothing to do.
+            period: Seconds between two looks.
         """
         self._servables = servables
         self._is_idle = is_idle
+        self._period = period
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="calibrate", daemon=True)
 
@@ -42,8 +49,11 @@ class Calibrator:
             self._thread.join(_PATIENCE_SECONDS)
 
     def _run(self) -> None:
-        while not self._stopping.wait(_PERIOD_SECONDS):
-            self._look()
+        while not self._stopping.wait(self._period):
+            try:
+                self._look()
+            except Exception:  # a thread that ended here would never be missed
+                logger.exception("looking for engines to try failed unexpectedly; looking again")
 
     def _look(self) -> None:
         for servable in self._servables():
@@ -61,8 +71,12 @@ class Calibrator:
                 lane = servable.ensemble.lanes[signature.name]
                 outputs = list(signature.outputs.values())
                 feeds_of = _Golden(servable, signature.name)
-                while not self._stopping.is_set() and self._is_idle() and lane.calibrate(feeds_of, outputs):
+                while self._may_go_on(servable) and lane.calibrate(feeds_of, outputs):
                     pass
+
+    def _may_go_on(self, servable: Servable) -> bool:
+        """Whether nobody waits: neither the server's end, nor the version's, nor a request."""
+        return not (self._stopping.is_set() or servable.ensemble.ended.is_set()) and self._is_idle()
 
 
 class _Golden:
@@ -78,11 +92,8 @@ class _Golden:
         message = next(s for s in package.manifest.signatures if s.name == self._signature)
         try:
             if self._arrays is None:
-                self._arrays = package.golden_arrays()
-        except SegueError:  # the folder may be gone by now: what is loaded serves on
+                self._arrays = package.golden_arrays(verify=True)
+        except SegueError:  # the folder may be gone by now, or another package in it: what is loaded serves on
             return None
-        try:
-            case = golden_of(message, self._arrays, bucket)
-        except KeyError:  # another package is in the folder by now
-            return None
+        case = golden_of(message, self._arrays, bucket)
         return self._servable.signature(self._signature).bind(case[0]) if case else None

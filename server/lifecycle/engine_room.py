@@ -17,6 +17,7 @@ logger = logging.getLogger("server")
 
 _KEEP_SECONDS = 30.0
 """How often decisions are written down; a server that is killed loses so much of them."""
+_PATIENCE_SECONDS = 5.0
 
 
 class EngineRoom:
@@ -28,6 +29,8 @@ class EngineRoom:
         batching: Choice,
         make_policy: MakePolicy,
         decisions: Decisions,
+        *,
+        keep_seconds: float = _KEEP_SECONDS,
     ) -> None:
         """Make one.
 
@@ -36,11 +39,13 @@ class EngineRoom:
             batching: From a package's folder to how its requests are joined.
             make_policy: Makes what chooses for one signature of one version.
             decisions: What was decided before.
+            keep_seconds: How often decisions are written down.
         """
         self.backends = tuple(backends)
         self._batching = batching
         self._make_policy = make_policy if len(self.backends) > 1 else None
         self._decisions = decisions
+        self._keep_seconds = keep_seconds
         self._preparer = Preparer(self.backends[1:])
         self._calibrator: Calibrator | None = None
         self._servables: Callable[[], Iterable[Servable]] = tuple
@@ -50,9 +55,13 @@ class EngineRoom:
     def load(self, package: Package) -> Loaded:
         """Load a package in the first backend; raises as load_servable."""
         loaded = load_servable(package, self.backends[0], self._batching(package.path), self._make_policy)
-        self._decisions.recall(loaded.servable)
-        if order := self._decisions.pinned(package.name):
-            loaded.servable.ensemble.pin(order)
+        try:
+            self._decisions.recall(loaded.servable)
+            if order := self._decisions.pinned(package.name):
+                loaded.servable.ensemble.pin(order)
+        except BaseException:
+            loaded.servable.close()  # nobody else knows of it
+            raise
         return loaded
 
     def join(self, servable: Servable) -> None:
@@ -61,15 +70,17 @@ class EngineRoom:
         self._preparer.add(servable)
 
     def forget(self, model: str, version: int) -> None:
-        """Keep nothing more of a version that will not come back."""
+        """Keep nothing more of a version that will not come back. Waits for no disk, unless there is one backend."""
         self._decisions.forget(model, version)
+        if len(self.backends) == 1:
+            self._decisions.tidy()  # there is no thread for it
 
     def pin(self, model: str, order: Sequence[str]) -> None:
         """Prefer backends for a model, in this order, also after a restart; an empty order lets the policy choose."""
         self._decisions.pin(model, order)
         for servable in self._servables():
-            if servable.name == model:
-                servable.ensemble.pin(order or None)
+            if servable.name == model:  # by what is kept, for two may pin at once
+                servable.ensemble.pin(self._decisions.pinned(model) or None)
 
     def pinned(self, model: str) -> Sequence[str]:
         """What is preferred for a model; empty if the policy chooses."""
@@ -91,23 +102,29 @@ class EngineRoom:
         self._keeper.start()
 
     def stop(self) -> None:
-        """End, and write down what is known. Versions that serve go on serving."""
+        """End, and write down what is known, if the disk answers. Versions that serve go on serving."""
         if len(self.backends) == 1:
             return
         self._preparer.stop()
         if self._calibrator is not None:
             self._calibrator.stop()
         self._stopping.set()
-        self._keeper.join()
-        self._keep_all()
+        if self._keeper.is_alive():
+            self._keeper.join(_PATIENCE_SECONDS)
 
     def _keep(self) -> None:
-        while not self._stopping.wait(_KEEP_SECONDS):
-            self._keep_all()
+        last = False
+        while not last:
+            last = self._stopping.wait(self._keep_seconds)
+            try:
+                self._keep_all(anyway=last)
+            except Exception:  # a thread that ended here would never be missed
+                logger.exception("writing decisions down failed unexpectedly")
 
-    def _keep_all(self) -> None:
+    def _keep_all(self, *, anyway: bool = False) -> None:
+        self._decisions.tidy()
         for servable in self._servables():
             try:
-                self._decisions.keep(servable)
+                self._decisions.keep(servable, anyway=anyway)
             except Exception:
                 logger.exception("model %s: writing down its decisions failed unexpectedly", servable.name)

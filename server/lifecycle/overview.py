@@ -26,7 +26,8 @@ _SIGNATURES, _BUCKETS, _OUTPUTS, _DECISIONS = 32, 32, 256, 100
 _TEXT = 1000  # characters of what a library or a package says
 
 # A backend in such a state cannot be chosen now.
-_NO_ALTERNATIVE = frozenset({"quarantined", "rejected", "away", "building", "proving"})
+_NO_ALTERNATIVE = frozenset({"quarantined", "abstaining", "rejected", "away", "building", "proving"})
+_OUT = frozenset({"quarantined", "abstaining"})
 _NOTHING = Snapshot((), 0.0)
 
 
@@ -163,7 +164,7 @@ class _Teller:
     def signature(self) -> form.Signature:
         """All of it."""
         known = {rows for _, rows in self._durations}
-        known |= {s.bucket for s in self._standings.values() if s.samples or s.state == "quarantined"}
+        known |= {s.bucket for s in self._standings.values() if s.samples or s.state in _OUT}
         buckets = [place for place, rows in enumerate(self._buckets) if rows in known]
         return form.Signature(
             self._name,

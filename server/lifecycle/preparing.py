@@ -35,6 +35,7 @@ class Preparer:
         self._work: queue.PriorityQueue[tuple[int, int, Servable | None]] = queue.PriorityQueue()
         self._numbers = itertools.count()
         self._under_way: Servable | None = None
+        self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="prepare", daemon=True)
 
     def start(self) -> None:
@@ -49,6 +50,7 @@ class Preparer:
 
     def stop(self) -> None:
         """End, once what is under way has been given up."""
+        self._stopping.set()
         self._work.put((-1, 0, None))
         if (servable := self._under_way) is not None:
             servable.ensemble.ended.set()
@@ -61,11 +63,14 @@ class Preparer:
             if servable is None:
                 return
             self._under_way = servable
+            if self._stopping.is_set():  # after the line before: either `stop` sees what is under way, or it is seen
+                return
             if not servable.ensemble.ended.is_set():
                 try:
                     self._bring_up(servable, self._backends[rank])
-                except Exception:  # the next version must not wait for ever
+                except Exception as error:  # the next version must not wait for ever
                     logger.exception("model %s: bringing a backend up failed unexpectedly", servable.name)
+                    self._reject(servable, self._backends[rank], f"{type(error).__name__}: {error}")
             self._under_way = None
             del servable  # nothing of it may outlive it here
 
@@ -75,7 +80,7 @@ class Preparer:
         sizes = servable.batching.buckets if servable.batching else ()
         of_version = (servable.name, servable.version)
         try:
-            engine = load_engine(servable.package, backend, sizes, ensemble.ended)
+            engine = load_engine(servable.package, backend, sizes, ensemble.ended, may_leave=True)
         except SegueError as error:
             if not ensemble.ended.is_set():
                 self._reject(servable, backend, error.message)

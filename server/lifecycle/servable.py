@@ -16,12 +16,13 @@ from server.arrays import Array
 from server.backends.interface import Backend
 from server.batching.parameters import BatchingParameters
 from server.batching.queue import Batcher, Cancelled, never_cancelled
-from server.engines.choices import Switched
+from server.engines.choices import SteppedIn, Switched
 from server.engines.engine import Engine, load_engine
 from server.engines.ensemble import Ensemble, MakePolicy
 from server.engines.proof import Proof, may_be_joined
 from server.errors import SignatureNotFound, UnreadableText
 from server.repository.package import Package
+from server.selection.interface import Failure
 from server.signatures import DEFAULT_SIGNATURE, ServedSignature
 
 logger = logging.getLogger("server")
@@ -166,6 +167,7 @@ class Servable:
 
     def drained(self, timeout: float | None = None) -> bool:
         """Refuse new leases; True if those given have ended within `timeout` seconds."""
+        self.ensemble.ended.set()  # what goes on beside requests is not to be waited for
         with self._condition:
             self._closing = True
             return self._condition.wait_for(lambda: self._leases == 0, timeout)
@@ -177,12 +179,19 @@ class Servable:
         return drained
 
 
-def _tell(model: str, version: int, signature: str, switched: Switched) -> None:
-    logger.info(
-        "model %s version %d signature %s, batches of up to %d: %s answers instead of %s: %s",
-        *(model, version, signature, switched.bucket, switched.after, switched.before),
-        switched.reason or switched.kind,
-    )
+def _tell(model: str, version: int, signature: str, news: Switched | SteppedIn) -> None:
+    where = model, version, signature, news.bucket
+    if isinstance(news, Switched):
+        logger.info(
+            "model %s version %d signature %s, batches of up to %d: %s answers instead of %s: %s",
+            *(*where, news.after, news.before, news.reason or news.kind),
+        )
+    else:
+        logger.log(
+            logging.INFO if news.kind == Failure.LEFT.value else logging.WARNING,
+            "model %s version %d signature %s, batches of up to %d: %s stepped in for %s: %s (told once a minute)",
+            *(*where, news.after, news.backend, news.reason or news.kind),
+        )
 
 
 @dataclass(frozen=True, slots=True)

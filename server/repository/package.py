@@ -33,13 +33,18 @@ class Package:
     path: Path
     manifest: ModelPackage
 
-    def golden_arrays(self) -> Mapping[str, Array]:
+    def golden_arrays(self, *, verify: bool = False) -> Mapping[str, Array]:
         """The golden inputs and outputs, by the keys that the manifest's cases use.
 
+        Args:
+            verify: Read the file's digest anew: another package may be in the folder by now.
+
         Raises:
-            DamagedPackage: the file does not hold named arrays.
+            DamagedPackage: the file does not hold named arrays, or is not the package's.
         """
         try:
+            if verify and file_digest(self.path / GOLDEN)[0] not in {file.sha256 for file in self.manifest.files}:
+                raise DamagedPackage(f"{self.path / GOLDEN} is not the file that was published")
             return load_arrays(self.path / GOLDEN)
         except (ValueError, OSError) as error:
             raise DamagedPackage(f"{self.path / GOLDEN}: {error}") from error

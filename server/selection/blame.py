@@ -1,7 +1,7 @@
 """Whose fault a failure is. Who is quarantined for it is decided elsewhere.
 
 A batch that fails on one backend and is answered by another was the first one's fault; one that fails on every backend
-was the client's.
+was the client's. A backend that left an answered batch to another is told so in the same way; that is no fault.
 """
 
 from collections.abc import Collection

@@ -10,6 +10,7 @@ import math
 from server.selection.budget import Budget
 from server.selection.interface import Calibration
 from server.selection.pairs import Bucket, Pair, Table
+from server.selection.states import State
 
 OVERDRAFT = 0.2  # of a full purse may be owing for asking a quarantined backend
 LEFT_TO_LEARN, LEFT_TO_COMPARE, LEFT_TO_MAKE_SURE = 0.1, 0.3, 0.35  # of the purse, for what is measured at the start
@@ -25,11 +26,13 @@ def affordable(table: Table, budget: Budget, pair: Pair) -> bool:
 
 
 def ask_again(table: Table, budget: Budget, now: float) -> Calibration | None:
-    """A quarantined backend whose time has come."""
+    """A quarantined backend whose time has come; of one that abstains only requests tell whether it would answer."""
     for bucket in table.buckets.values():
         if bucket.retry_at <= now:
             for name in table.present:
                 pair = bucket.pairs[name]
+                if pair.health.state is State.ABSTAINING:
+                    continue
                 if pair.health.retry_at <= now and affordable(table, budget, pair):
                     return Calibration(bucket.size, name)
     return None

@@ -19,6 +19,7 @@ class Failure(enum.Enum):
 
     ERROR = "error"  # the backend raised
     NOT_FINITE = "not finite"  # it answered with NaN or infinity, which costs the whole run
+    LEFT = "left to others"  # it said at once that the input is not for it: no fault, but no answer either
 
 
 class Decision(NamedTuple):

@@ -51,7 +51,7 @@ def state(table: Table, bucket: Bucket, name: str) -> tuple[State, str]:
     if name not in table.present:
         return State.AWAY, "known from before a restart, not loaded yet"
     if pair.health.reason is not None:
-        return State.QUARANTINED, pair.health.reason
+        return pair.health.state, pair.health.reason
     return _standing(table, bucket, pair)
 
 

@@ -15,6 +15,7 @@ from server.selection.history import (
     FAILING,
     FASTER,
     GONE,
+    LEFT,
     OTHER,
     PINNED,
     TRIAL,
@@ -43,6 +44,7 @@ POOR = 15.0  # seconds until a quarantined backend is asked again that could not
 PAROLE = 90.0  # seconds in quarantine after which one that can't be afforded serves again, at one failure's notice
 WASTED = 1.5  # typical times that a failed run costs: half of its own, and another backend's
 ASKED_EVERY = 1.0  # seconds between two searches for what to calibrate
+_KINDS = {State.QUARANTINED: FAILING, State.ABSTAINING: LEFT}
 
 
 class Selector:
@@ -224,14 +226,14 @@ class Selector:
             passed = "".join(f", {name} is {self._trouble(bucket, name)}" for name in self._pinned[:place])
             return f"pinned to {' then '.join(self._pinned)}{passed}", PINNED
         about = f", {chosen.backend} {seconds(self.table.cost(chosen))}" if chosen.estimate.runs else ""
-        kind = GONE if left.backend not in self.table.present else FAILING if left.health.reason else OTHER
+        kind = GONE if left.backend not in self.table.present else _KINDS.get(left.health.state, OTHER)
         return f"{left.backend} is {self._trouble(bucket, left.backend)}{about}", kind
 
     def _trouble(self, bucket: Bucket, name: str) -> str:
         if name not in self.table.present:
             return "not available"
-        reason = bucket.pairs[name].health.reason
-        return f"quarantined: {reason}" if reason else "available"
+        health = bucket.pairs[name].health
+        return f"{health.state.value}: {health.reason}" if health.reason else "available"
 
     def _consider(self, bucket: Bucket, selected: Pair, now: float) -> Pair:
         """Compare, and switch, try or have a look if it is worth that."""
@@ -313,13 +315,16 @@ class Selector:
 
     def _blame(self, pair: Pair, failure: Failure, now: float) -> None:
         bucket = pair.bucket
-        pair.character.fail(WASTED)
-        pair.health.fail(now, failure)
+        if failure is Failure.LEFT:
+            pair.health.leave(now)
+        else:
+            pair.character.fail(WASTED)
+            pair.health.fail(now, failure)
+            for sibling in self.table.siblings(pair):
+                sibling.health.hear()
         cheaper = [p for p in self.table.siblings(pair) if p.bucket.size < bucket.size]
         if pair.health.reason is not None and any(p.health.reason is not None for p in cheaper):
             pair.health.wait_for_another(now)
-        for sibling in self.table.siblings(pair):
-            sibling.health.hear()
         bucket.retry_at = min(bucket.retry_at, pair.health.retry_at)
         bucket.due = 0
 

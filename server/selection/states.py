@@ -14,6 +14,7 @@ MOST_TRIES = 40  # beyond which the pause has long stopped growing
 ANOTHER = 4.0  # times the pause, where a smaller bucket of the same backend is asked for less
 ANSWERS = 2  # in succession end a quarantine; twice as many after a relapse
 RELAPSE = 300.0  # seconds: who fails again within them hadn't healed
+LEAVES = 8  # batches left to others, beyond those answered, after which a backend doesn't serve
 
 
 class State(enum.Enum):
@@ -24,6 +25,7 @@ class State(enum.Enum):
     CALIBRATING = "calibrating"
     ELIGIBLE = "eligible"
     QUARANTINED = "quarantined"
+    ABSTAINING = "abstaining"
     REJECTED = "rejected"
     AWAY = "away"
 
@@ -33,16 +35,21 @@ class Health:
 
     Attributes:
         evidence: That it fails often.
-        reason: Why it is quarantined, or None.
+        left: How many batches more it left to others than it answered, lately.
+        reason: Why it is quarantined or abstains, or None.
         retry_at: When it is asked again, in seconds; infinite if it isn't quarantined.
         since: When it was quarantined last.
         relapses: How often it was quarantined again soon after it had returned.
     """
 
-    __slots__ = ("answers", "evidence", "failures", "reason", "relapses", "retry_at", "returned_at", "since", "tries")
+    __slots__ = (
+        "answers", "evidence", "failures", "left", "reason", "relapses", "retry_at", "returned_at", "since", "state",
+        "tries",
+    )  # fmt: skip
 
     def __init__(self) -> None:
-        self.evidence, self.failures = 0.0, 0
+        self.evidence, self.failures, self.left = 0.0, 0, 0
+        self.state = State.ELIGIBLE
         self.reason: str | None = None
         self.retry_at, self.returned_at, self.since = math.inf, -math.inf, -math.inf
         self.tries = self.answers = self.relapses = 0
@@ -52,6 +59,8 @@ class Health:
         if self.reason is None:
             if self.evidence:
                 self.evidence = max(0.0, self.evidence - ANSWERED)
+            if self.left:
+                self.left -= 1
             return False
         self.answers += 1
         self.retry_at = now
@@ -64,15 +73,30 @@ class Health:
             self.evidence += TOO_MUCH if failure is Failure.NOT_FINITE else FAILED
             if self.evidence < TOO_MUCH:
                 return
+        self._pause(State.QUARANTINED, now)
+        what = "answers not finite" if failure is Failure.NOT_FINITE else "failed runs"
+        self.reason = f"{what}, {self.failures} failures in all, asked {self.tries} times since"
+
+    def leave(self, now: float) -> None:
+        """A run was left to another backend, which is no fault; but whoever leaves most batches doesn't serve."""
+        if self.reason is None:
+            self.left += 1
+            if self.left < LEAVES:
+                return
+        self._pause(State.QUARANTINED if self.state is State.QUARANTINED else State.ABSTAINING, now)
+        if self.state is State.ABSTAINING:
+            self.reason = f"leaves batches to others, {self.left} more than it answered, asked {self.tries} times since"
+
+    def _pause(self, state: State, now: float) -> None:
+        """Serve no more for a while."""
+        if self.reason is None:
             relapse = now - self.returned_at < RELAPSE
             self.relapses = self.relapses + 1 if relapse else 0
             self.tries = self.tries + 1 if relapse else 0
             self.since = now
         else:
             self.tries += 1
-        self.answers = 0
-        what = "answers not finite" if failure is Failure.NOT_FINITE else "failed runs"
-        self.reason = f"{what}, {self.failures} failures in all, asked {self.tries} times since"
+        self.state, self.answers = state, 0
         self.retry_at = now + min(FIRST_PAUSE * GROWTH ** min(self.tries, MOST_TRIES), LONGEST_PAUSE)
 
     def wait_for_another(self, now: float) -> None:
@@ -88,4 +112,6 @@ class Health:
         """End a quarantine if there is one; one failure begins it anew until the backend has answered for a while."""
         if self.reason is not None:
             self.reason, self.retry_at, self.returned_at, self.answers = None, math.inf, now, 0
-            self.evidence = FAILED
+            if self.state is State.QUARANTINED:
+                self.evidence = FAILED
+            self.state, self.left = State.ELIGIBLE, self.left // 2

@@ -3,17 +3,26 @@
 import csv
 import json
 import re
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from typer.testing import CliRunner
 
 from converter.cli import app
-from converter.compare import Comparison, Timing
+from converter.commands import compare as commands
+from converter.compare import Comparison, Timing, compare
 from converter.exits import ExitCode
+from server.arrays import Array
+from server.backends.fake import FakeBackend
 from server.backends.interface import Precision
+from server.errors import LeftToOthers
+from server.repository.package import open_package
 from tests.packages import Affine, write_manifest, write_package
+from tests.pages import right
 
 pytest.importorskip("openvino")
 
@@ -95,6 +104,79 @@ def test_wrong_usage_says_what_there_is(repository: Path, arguments: list[str], 
     got, said = typed(repository, *arguments)
     assert got == code
     assert text in " ".join(said.replace("│", " ").split())
+
+
+def _a_file(out: Path) -> None:
+    out.write_text("mine")
+
+
+def _a_folder_in_the_way(out: Path) -> None:
+    (out / "compare.svg").mkdir(parents=True)
+
+
+@pytest.mark.parametrize("obstacle", [_a_file, _a_folder_in_the_way])
+def test_a_place_that_cannot_be_written_to_is_named_before_anything_is_measured(
+    repository: Path, obstacle: Callable[[Path], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody waits for minutes to be told that the result has no place; the text names it and says what to do."""
+    out = repository / "out"
+    obstacle(out)
+
+    def measured(*_arguments: object, **_options: object) -> None:
+        pytest.fail("it was measured first")
+
+    monkeypatch.setattr(commands, "compare", measured)
+    code, text = typed(repository, "--backends", "onnxruntime", "--batches", "1", "--out", out)
+    assert code == ExitCode.REPOSITORY
+    said = " ".join(text.split())
+    assert str(out) in said
+    assert "cannot be written" in said
+    assert "Give another folder with --out." in said
+
+
+def test_a_place_that_is_lost_meanwhile_is_named_after_the_table(
+    repository: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was measured is shown all the same."""
+    out = repository / "out"
+
+    def compare_and_lose(*arguments: Any, **options: Any) -> Comparison:
+        out.rmdir()
+        return compare(*arguments, **options)
+
+    monkeypatch.setattr(commands, "compare", compare_and_lose)
+    code, text = typed(repository, "--backends", "onnxruntime", "--batches", "1", "--out", out)
+    assert code == ExitCode.REPOSITORY
+    assert "onnxruntime-cpu" in text
+    assert f"{out / 'compare.csv'} cannot be written" in " ".join(text.split())
+
+
+class Quiet:
+    """Hears nothing."""
+
+    def step(self, words: str) -> None:
+        """See converter.compare.Listener."""
+
+
+def test_a_backend_is_not_timed_on_what_it_leaves_to_others(repository: Path) -> None:
+    """It takes part in the sizes that it takes, and is named with the reason in the others."""
+
+    def small(feeds: Mapping[str, Array]) -> Mapping[str, Array]:
+        if len(feeds["x_in"]) > 3:
+            raise LeftToOthers("three rows at the most")
+        return right(feeds)
+
+    backends = [FakeBackend(small, "small"), FakeBackend(right, "other")]
+    package = open_package("m", 1, repository / "m" / "1")
+    run_all = partial(
+        compare, package, signature="serving_default", batches=[1, 4], rounds=3, inputs=None, listener=Quiet()
+    )
+    compared = run_all(backends)
+    assert [(t.batch, t.backend) for t in compared.timings] == [(1, "small"), (1, "other"), (4, "other")]
+    assert compared.rejected == {"small with 4 rows": "three rows at the most"}
+    assert compared.ratio(compared.timings[2]) == (1.0, 1.0, 1.0)
+    with pytest.raises(LeftToOthers, match="at the most"):
+        run_all(backends[:1])
 
 
 def test_a_package_whose_rows_stay_apart_not_is_timed_at_its_golden_sizes(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from server.backends.aot_abi import AbiError
 from server.backends.aot_inductor import AotInductorBackend, AotInductorGraph, map_run_error
 from server.backends.interface import GraphSpec, LoadedGraph, Precision, TensorPort
 from server.backends.onnx_runtime import OnnxRuntimeBackend
-from server.errors import GraphNotLoadable, InvalidRequest, OutOfMemory, RunFailed
+from server.errors import GraphNotLoadable, InvalidRequest, LeftToOthers, OutOfMemory, RunFailed
 from tests.conftest import ROOT
 from tests.server.backends.compiled import spec, workbench, workbench_feeds
 
@@ -63,7 +63,7 @@ def test_it_answers_as_onnx_runtime_does(
 
 def test_empty_inputs_are_left_to_others(graph: AotInductorGraph) -> None:
     """An error, where torch's own kernels for attention would divide by zero and end the process."""
-    with pytest.raises(RunFailed, match="no empty input"):
+    with pytest.raises(LeftToOthers, match="no empty input"):
         graph.run(workbench_feeds(0, 5), _OUTPUTS)
 
 
@@ -121,7 +121,7 @@ def test_a_missing_input_is_refused(graph: AotInductorGraph) -> None:
 def test_sizes_that_it_was_not_compiled_for_are_refused(graph: AotInductorGraph) -> None:
     """Another runtime may have an answer, or the right words for the client: so it is no fault of the request."""
     feeds = workbench_feeds(2, 3)
-    with pytest.raises(RunFailed, match=r"holds only where .*d\[6\]\[0\].* z \(6,\)"):
+    with pytest.raises(LeftToOthers, match=r"holds only where .*d\[6\]\[0\].* z \(6,\)"):
         graph.run(feeds | {"z": np.ones(6, np.float32)}, _OUTPUTS)
     assert graph.run(feeds | {"z": np.ones(12, np.float32)}, ["rows"])[0].shape == (3, 4)
 

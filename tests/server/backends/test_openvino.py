@@ -16,13 +16,15 @@ from server.arrays import Array
 from server.backends.cores import physical_cores
 from server.backends.interface import GraphSpec, LoadedGraph, Precision, TensorPort
 from server.backends.onnx_runtime import OnnxRuntimeBackend
-from server.errors import GraphNotLoadable, InvalidRequest, OutOfMemory, RunFailed
+from server.errors import GraphNotLoadable, InvalidRequest, LeftToOthers, OutOfMemory, RunFailed
 from tests.e2e.processes import ROOT
 from tests.server.backends.graphs import heavy, spec_of, ticking, write_graph
 
 pytest.importorskip("openvino", reason="an optional install")
 
-from server.backends.openvino import OpenVinoBackend, map_run_error
+import openvino as ov
+
+from server.backends.openvino import OpenVinoBackend, _Compiled, map_run_error
 
 CALLERS = 16
 
@@ -175,7 +177,7 @@ def test_one_thread_is_refused(tmp_path: Path) -> None:
 
 
 def test_an_empty_batch_is_answered_or_left_to_others(tmp_path: Path) -> None:
-    """No rows are no rows; where OpenVINO cannot say so, the run fails, and is not called the request's fault."""
+    """No rows are no rows; where OpenVINO cannot say so, another may, and it is not called the request's fault."""
     graph = BACKEND.load(
         write_graph(tmp_path, "g (float[B,2,8] x) => (float[B,2,4] y) {y = MaxPool<kernel_shape=[2], strides=[2]>(x)}")
     )
@@ -184,7 +186,7 @@ def test_an_empty_batch_is_answered_or_left_to_others(tmp_path: Path) -> None:
         np.testing.assert_array_equal(_one(graph, x=x), x[..., 1::2])
         try:
             outcome: object = _one(graph, x=x[:0]).shape
-        except RunFailed as error:
+        except LeftToOthers as error:
             outcome = "empty" in error.message
         assert outcome in {(0, 2, 4), True}
 
@@ -198,6 +200,56 @@ def test_too_large_for_memory_is_out_of_memory(tmp_path: Path) -> None:
     for rows in (1 << 10, 3, 1):
         x, z = np.arange(rows, dtype=np.float32), np.arange(2, dtype=np.float32)
         np.testing.assert_array_equal(_one(graph, x=x[:, None], z=z[None, :]), np.outer(x, z))
+
+
+def _too_large(graph: LoadedGraph) -> None:
+    """A run that fails in its middle."""
+    large = np.ones(1 << 23, np.float32)
+    with pytest.raises(OutOfMemory):
+        _one(graph, x=large[:, None], z=large[None, :])
+
+
+def _outer(folder: Path) -> GraphSpec:
+    return write_graph(folder, "g (float[A,1] x, float[1,B] z) => (float[A,B] y) {y = Mul(x, z)}")
+
+
+def test_a_failed_batch_does_not_wait_for_the_graph_to_be_loaded_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The batch that failed goes on to another backend at once; loading again is the next run's."""
+    graph = BACKEND.load(_outer(tmp_path))
+    loads: list[str] = []
+    compile_graph = OpenVinoBackend._compile
+
+    def counted(backend: OpenVinoBackend, core: ov.Core, model: ov.Model, spec: GraphSpec, threads: int) -> _Compiled:
+        loads.append(spec.path.name)
+        return compile_graph(backend, core, model, spec, threads)
+
+    monkeypatch.setattr(OpenVinoBackend, "_compile", counted)
+    _too_large(graph)
+    assert loads == []
+    two = np.full((1, 1), 2, np.float32)
+    assert [_one(graph, x=two, z=two).tolist() for _ in range(2)] == [[[4]], [[4]]]
+    assert len(loads) == 1
+
+
+def test_what_is_in_the_folder_by_now_is_not_loaded_in_a_graphs_place(tmp_path: Path) -> None:
+    """After an error nothing is loaded that was not proved: another package may have been copied there meanwhile."""
+    spec = _outer(tmp_path)
+    graph = BACKEND.load(spec)
+    other = tmp_path / "other"
+    other.mkdir()
+    mine = spec.path.with_name("mine.onnx")
+    text = "g (float[A,1] x, float[1,B] z) => (float[A,B] y) {y = Add(x, z)}"
+    spec.path.rename(mine)
+    write_graph(other, text).path.rename(spec.path)
+    other.rmdir()
+    _too_large(graph)
+    two = np.full((1, 1), 3, np.float32)
+    with pytest.raises(RunFailed, match="its files are others by now"):
+        _one(graph, x=two, z=two)
+    mine.rename(spec.path)
+    assert _one(graph, x=two, z=two).tolist() == [[9]]
 
 
 def test_other_errors_are_failures_of_the_runtime() -> None:

@@ -8,7 +8,7 @@ import pytest
 from server.arrays import Array
 from server.backends.cores import physical_cores
 from server.backends.onnx_runtime import OnnxRuntimeBackend
-from server.errors import GraphNotLoadable, InvalidRequest, RunFailed
+from server.errors import GraphNotLoadable, InvalidRequest, LeftToOthers
 from tests.server.backends.graphs import write_graph
 
 pytest.importorskip("openvino", reason="an optional install")
@@ -89,7 +89,7 @@ def test_integers_beyond_the_exact_range_are_left_to_others(tmp_path: Path) -> N
     """A request with larger integers fails here, so that another runtime answers it."""
     graph = BACKEND.load(write_graph(tmp_path, MOVED["compared"], {"c": CONSTANTS["c"]}))
     for number in ((1 << 24) + 1, -(1 << 40)):
-        with pytest.raises(RunFailed, match=f"exactly up to 16777216, and input 'x' holds {number}"):
+        with pytest.raises(LeftToOthers, match=f"exactly up to 16777216, and input 'x' holds {number}"):
             graph.run({"x": np.array([[1, number]])}, ["y"])
 
 

@@ -2,6 +2,7 @@
 
 import threading
 import time
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ from server.backends import tensorrt
 from server.backends.interface import GraphSpec, Precision
 from server.backends.onnx_runtime import CUDA, OnnxRuntimeBackend
 from server.backends.tensorrt import LARGEST_BATCH, TensorRtBackend, TensorRtGraph, engine_options, providers
-from server.errors import GraphNotLoadable, RunFailed
+from server.errors import GraphNotLoadable, LeftToOthers
 from tests.server.backends.graphs import write_graph
 
 LIBRARIES = Path(onnxruntime.__file__).parent / "capi"
@@ -59,14 +60,14 @@ def test_sizes_that_vary_otherwise_are_refused(tmp_path: Path) -> None:
 
 
 def test_a_batch_beyond_the_profile_does_not_reach_the_engine(tmp_path: Path) -> None:
-    """It fails in words, for another backend to answer, instead of building for minutes."""
+    """It is left to another backend, in words, instead of building for minutes."""
     graph = TensorRtGraph(OnnxRuntimeBackend(threads=1).load(_spec(tmp_path)))
     for rows in (1, LARGEST_BATCH):
         x = np.ones((rows, 3), np.float32)
         assert graph.run({"x": x, "z": x[:, 0]}, ["y"])[0].shape == (rows, 3)
     for rows in (0, LARGEST_BATCH + 1):
         x = np.ones((rows, 3), np.float32)
-        with pytest.raises(RunFailed, match=f"this one has {rows} rows"):
+        with pytest.raises(LeftToOthers, match=f"this one has {rows} rows"):
             graph.run({"x": x, "z": x[:, 0]}, ["y"])
 
 
@@ -76,7 +77,7 @@ def test_what_was_not_built_is_not_loaded(tmp_path: Path) -> None:
         TensorRtBackend(tmp_path / "cache").load(_spec(tmp_path))
 
 
-@pytest.mark.skipif(tensorrt._gpu_name() != "", reason="this machine has a GPU")
+@pytest.mark.skipif(tensorrt._gpu() != "", reason="this machine has a GPU")
 def test_without_a_gpu_the_building_fails_in_words_and_leaves_nothing(tmp_path: Path) -> None:
     """The child's reason is the error, and a failed build is not taken for an engine."""
     backend, spec = TensorRtBackend(tmp_path / "cache"), _spec(tmp_path)
@@ -109,3 +110,13 @@ def test_each_precision_has_an_engine_of_its_own(tmp_path: Path) -> None:
     assert {TensorRtBackend(tmp_path, precision=p).name for p in Precision} == {
         "onnxruntime-tensorrt", "onnxruntime-tensorrt-bf16", "onnxruntime-tensorrt-fp16",
     }  # fmt: skip
+
+
+def test_each_kind_of_gpu_has_an_engine_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An engine is known by the GPU's name and capability, as every backend that compiles for one is."""
+    spec, backend = _spec(tmp_path), TensorRtBackend(tmp_path)
+    folders = set()
+    for identity in ("A 8.0", "A 8.6", "B 8.0"):
+        monkeypatch.setattr(tensorrt, "gpu_identity", partial(str, identity))
+        folders.add(backend._folder(spec))
+    assert len(folders) == 3

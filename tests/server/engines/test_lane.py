@@ -10,8 +10,9 @@ import pytest
 
 from server import calls
 from server.arrays import Array
+from server.engines.choices import SteppedIn
 from server.engines.lane import Lane
-from server.errors import InvalidRequest, RunFailed
+from server.errors import InvalidRequest, LeftToOthers, RunFailed
 from server.selection.interface import Calibration, Failure
 from tests.packages import joined
 from tests.server.engines.choosing import Told, batch, engine
@@ -25,6 +26,16 @@ def breaks(_x: Array) -> Array:
 def refuses(_x: Array) -> Array:
     """Refuse an input as a runtime does."""
     raise InvalidRequest("index out of range")
+
+
+def leaves(_x: Array) -> Array:
+    """Leave an input to others, as a runtime does that could not compute it rightly."""
+    raise LeftToOthers("it is not for me")
+
+
+def surprises(_x: Array) -> Array:
+    """Fail as nobody foresaw."""
+    raise ZeroDivisionError("surprise")
 
 
 def not_finite(x: Array) -> Array:
@@ -65,13 +76,62 @@ def test_what_is_empty_is_the_first_engines() -> None:
     assert policy.outcomes == []
 
 
-@pytest.mark.parametrize(("bad", "failure"), [(breaks, Failure.ERROR), (not_finite, Failure.NOT_FINITE)])
+def test_what_is_empty_goes_on_to_another_where_the_first_leaves_it() -> None:
+    """A first engine that takes no empty batch costs no client its answer; where none takes it, the first says so."""
+    lane, policy = lane_of(leaves, leaves, double)
+    assert lane.run(batch(0), ["y"])[0].shape == (0, 2)
+    assert policy.outcomes == []
+    lane, _ = lane_of(leaves, leaves)
+    with pytest.raises(LeftToOthers, match="not for me"):
+        lane.run(batch(0), ["y"])
+
+
+def test_what_one_leaves_another_answers_for() -> None:
+    """Where the first engine only leaves an input to others, the client gets the error of one that tried."""
+    lane, _ = lane_of(leaves, refuses, order=["first", "second"])
+    with pytest.raises(InvalidRequest, match="index out of range"):
+        lane.run(batch(), ["y"])
+    lane, _ = lane_of(leaves, leaves)
+    with pytest.raises(LeftToOthers, match="not for me"):
+        lane.run(batch(), ["y"])
+
+
+def test_a_lone_engine_says_itself_what_it_leaves() -> None:
+    """Without another engine the client gets the engine's own words."""
+    lane = Lane("model.onnx", engine("first", leaves), buckets=(1,))
+    with pytest.raises(LeftToOthers, match="not for me"):
+        lane.run(batch(), ["y"])
+
+
+@pytest.mark.parametrize(
+    ("bad", "failure"),
+    [(breaks, Failure.ERROR), (not_finite, Failure.NOT_FINITE), (leaves, Failure.LEFT)],
+)
 def test_the_same_batch_runs_on_another_engine(bad: Callable[[Array], Array], failure: Failure) -> None:
     """The client sees an answer, the policy both runs of the one batch, and the count of failures grows."""
     lane, policy = lane_of(double, bad, order=["second", "first"])
     assert lane.run(batch(), ["y"])[0][0, 0] == 2
     assert [(o.batch, o.backend, o.failure) for o in policy.outcomes] == [(0, "second", failure), (0, "first", None)]
     assert lane.failures == {("second", failure.value): 1}
+
+
+def test_why_another_stepped_in_is_told_but_not_each_time() -> None:
+    """Who is on call reads a backend's own words, once a minute for each backend and kind of failure."""
+    now, told = [0.0], list[object]()
+    lane = Lane(
+        "model.onnx", engine("first", double), buckets=(1,), policy=Told(["second", "third"]),
+        clock=lambda: now[0], tell=told.append,
+    )  # fmt: skip
+    lane.add(engine("second", breaks))
+    lane.add(engine("third", leaves))
+    for _ in range(3):
+        lane.run(batch(), ["y"])
+    of_second = SteppedIn(1, "second", "first", "error", "it broke")
+    of_third = SteppedIn(1, "third", "first", "left to others", "it is not for me")
+    assert told == [of_second, of_third]
+    now[0] = 61.0
+    lane.run(batch(), ["y"])
+    assert told == [of_second, of_third] * 2
 
 
 def test_what_fails_everywhere_is_said_by_the_first_engine() -> None:
@@ -118,6 +178,15 @@ def test_idle_runs_are_the_policys_wish() -> None:
     assert not lane.calibrate(batch, ["y"])
     (outcome,) = policy.outcomes
     assert (outcome.batch, outcome.bucket, outcome.backend) == (None, 2, "second")
+
+
+@pytest.mark.parametrize(("bad", "failure"), [(surprises, Failure.ERROR), (leaves, Failure.LEFT)])
+def test_an_idle_run_that_fails_is_told_whatever_it_raises(bad: Callable[[Array], Array], failure: Failure) -> None:
+    """The policy learns of it: otherwise it would want the same run each second, for ever."""
+    lane, policy = lane_of(double, bad)
+    policy.wanted = [Calibration(2, "second")]
+    assert lane.calibrate(batch, ["y"])
+    assert [(outcome.backend, outcome.failure) for outcome in policy.outcomes] == [("second", failure)]
 
 
 def test_an_idle_run_beside_a_request_teaches_nothing() -> None:
@@ -178,10 +247,6 @@ def test_a_model_that_answers_with_infinities_is_believed() -> None:
 
 def test_an_error_that_nobody_foresaw_is_another_engines_turn() -> None:
     """Whatever a library raises: the client is answered, and where none can answer gets an error of ours."""
-
-    def surprises(_x: Array) -> Array:
-        raise ZeroDivisionError("surprise")
-
     lane, _ = lane_of(double, surprises, order=["second", "first"])
     assert lane.run(batch(), ["y"])[0][0, 0] == 2
     lane, _ = lane_of(surprises, surprises)

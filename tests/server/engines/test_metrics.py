@@ -1,7 +1,7 @@
 """Tests of `server.engines.metrics`, of what it asks, and of what a lane says of its switches."""
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,18 +10,21 @@ import numpy as np
 import pytest
 from prometheus_client import CollectorRegistry
 
-from server.backends.fake import FakeBackend
+from server.arrays import Array
+from server.backends.fake import Compute, FakeBackend
 from server.batching.parameters import BatchingParameters
 from server.engines.engine import Engine, load_engine
 from server.engines.ensemble import Candidate, Stage
 from server.engines.lane import Lane
 from server.engines.metrics import STATES, EngineCollector
+from server.errors import LeftToOthers
 from server.lifecycle.decisions import Decisions
 from server.lifecycle.engine_room import EngineRoom
 from server.lifecycle.servable import Servable
 from server.repository.package import open_package
 from server.selection.interface import Decision
 from server.selection.policy import Selector
+from server.selection.states import LEAVES
 from tests.packages import write_package
 from tests.pages import right
 from tests.server.engines.choosing import Told, batch, engine
@@ -82,10 +85,40 @@ def test_a_pin_is_a_switch_that_metrics_and_log_tell_of(tmp_path: Path, caplog: 
     assert len(line) > len(beginning)
 
 
-def engine_of(servable: Servable) -> Engine:
+def engine_of(servable: Servable, compute: Compute = right) -> Engine:
     """A second engine, "b", proved as any."""
     sizes = servable.batching.buckets if servable.batching else ()
-    return load_engine(servable.package, FakeBackend(right, "b"), sizes)
+    return load_engine(servable.package, FakeBackend(compute, "b"), sizes)
+
+
+def test_what_is_left_to_others_is_counted_apart(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """A backend that leaves its batches is no failing one: not in quarantine, but not selected, with words for why."""
+    caplog.set_level(logging.INFO, "server")
+    leaving: list[str] = []
+
+    def leaves(feeds: Mapping[str, Array]) -> Mapping[str, Array]:
+        if leaving:
+            raise LeftToOthers("it holds a large integer")
+        return right(feeds)
+
+    with asked(tmp_path, FakeBackend(right, "a"), FakeBackend(right, "b")) as (servable, _, registry):
+        servable.ensemble.add(engine_of(servable, leaves))
+        servable.ensemble.pin(["b"])
+        ask(servable)
+        leaving.append("from now on")
+        for _ in range(LEAVES + 1):
+            ask(servable)
+        value = registry.get_sample_value
+        kind = {**SIGNATURE, "backend": "b", "kind": "left_to_others"}
+        assert value("segue_backend_failures_total", kind) == LEAVES
+        here = {**SIGNATURE, "bucket": "1"}
+        assert value("segue_backend_quarantined", {**here, "backend": "b"}) == 0
+        assert value("segue_backend_selected", {**here, "backend": "a"}) == 1
+        state = {"model": "m", "version": "1", "backend": "b", "state": "eligible"}
+        assert value("segue_candidate_state", state) == 1
+    said = [record.getMessage() for record in caplog.records]
+    assert any("a stepped in for b: it holds a large integer" in line for line in said)
+    assert any("a answers instead of b: " in line and "b is abstaining: leaves batches" in line for line in said)
 
 
 def test_a_lone_backend_is_the_one_that_answers(tmp_path: Path) -> None:

@@ -12,14 +12,16 @@ from server.arrays import Array
 from server.backends.fake import Compute, FakeBackend
 from server.backends.interface import GraphSpec
 from server.batching.parameters import BatchingParameters
+from server.engines.engine import load_engine
 from server.engines.ensemble import Candidate, Stage
-from server.errors import GraphNotLoadable
+from server.errors import GraphNotLoadable, LeftToOthers
 from server.lifecycle.calibrating import Calibrator
 from server.lifecycle.decisions import Decisions
 from server.lifecycle.engine_room import EngineRoom
 from server.lifecycle.servable import Servable
+from server.repository.names import GOLDEN
 from server.repository.package import open_package
-from server.selection.interface import Calibration
+from server.selection.interface import Calibration, Failure
 from tests.packages import Affine, write_package
 from tests.server.engines.choosing import Told
 
@@ -137,6 +139,31 @@ def test_what_answers_wrongly_never_serves(tmp_path: Path) -> None:
     servable.close()
 
 
+def test_a_fault_of_ours_leaves_no_backend_in_preparation_for_ever(tmp_path: Path) -> None:
+    """Whatever goes wrong when a proved backend is let in, people see that it takes no part, and the next one does."""
+
+    class Shaky(Told):
+        def backend_state(self, backend: str, *, available: bool, now: float) -> None:
+            if backend == "unlucky":
+                raise ZeroDivisionError("surprise")
+            super().backend_state(backend, available=available, now=now)
+
+    write_package(tmp_path / "m" / "1")
+    backends = [FakeBackend(right), FakeBackend(right, "unlucky"), FakeBackend(right, "next")]
+    room = EngineRoom(backends, lambda _: None, lambda _: Shaky(), Decisions(None))
+    servable = room.load(open_package("m", 1, tmp_path / "m" / "1")).servable
+    room.start(tuple, lambda: False)
+    room.join(servable)
+    until(servable, "next", Stage.ELIGIBLE)
+    assert "surprise" in until(servable, "unlucky", Stage.REJECTED).reason
+    policy_of(servable).order = ["next"]
+    ask(servable)
+    assert policy_of(servable).outcomes[-1].backend == "next"
+    room.stop()
+    servable.close()
+    assert all(graph.closed for backend in backends for graph in backend.loaded)
+
+
 def test_a_version_that_goes_stops_its_preparation(tmp_path: Path) -> None:
     """Unloading waits for no compilation, and what is prepared for the next version is not held up by it."""
     slow = Slow(right, "slow")
@@ -176,7 +203,7 @@ def test_pins_hold_now_and_after_a_restart(tmp_path: Path) -> None:
     room, servable = room_of(tmp_path, FakeBackend(right), FakeBackend(right, "other"), state=state)
     room.start(lambda: [servable], lambda: False)
     room.pin("m", ["other", "fake"])
-    assert policy_of(servable).pinned == ["other", "fake"]
+    assert policy_of(servable).pinned == ("other", "fake")
     room.stop()
     again, later = room_of(tmp_path, FakeBackend(right), FakeBackend(right, "other"), state=state)
     assert policy_of(later).pinned == ("other", "fake")
@@ -206,7 +233,7 @@ def test_what_was_learnt_survives_a_restart(tmp_path: Path) -> None:
         each.close()
 
 
-@pytest.mark.parametrize("text", ["{", "[]", '{"package": 1}', '{"m": 3}'])
+@pytest.mark.parametrize("text", ["{", "[]", '{"package": 1}', '{"m": 3}', "[" * 100_000])
 def test_a_damaged_state_is_forgotten(tmp_path: Path, text: str) -> None:
     """Whatever the state folder holds, the server starts and learns anew."""
     state = tmp_path / "state"
@@ -277,6 +304,191 @@ def test_a_lone_backend_costs_nothing(tmp_path: Path) -> None:
     room.stop()
     assert not state.exists()
     servable.close()
+
+
+def state_of(tmp_path: Path, *names: str) -> tuple[Decisions, Path, list[Servable]]:
+    """Decisions with a folder, and versions of models of these names."""
+    decisions, loaded = Decisions(tmp_path / "state"), []
+    backends = [FakeBackend(right), FakeBackend(right, "other")]
+    for name in names:
+        write_package(tmp_path / name / "1")
+        room = EngineRoom(backends, lambda _: None, lambda _: Told(), decisions)
+        loaded.append(room.load(open_package(name, 1, tmp_path / name / "1")).servable)
+    return decisions, tmp_path / "state" / "models", loaded
+
+
+def test_only_what_is_new_is_written(tmp_path: Path) -> None:
+    """A version whose policies were told nothing since costs no writing, also after a restart; another's run does."""
+    decisions, state, (one, two) = state_of(tmp_path, "one", "two")
+    for each in (one, two):
+        ask(each)
+        decisions.keep(each)
+    files = [state / name / "1.json" for name in ("one", "two")]
+    before = [file.stat() for file in files]
+    ask(two)
+    for each in (one, two):
+        decisions.keep(each)
+    after = [file.stat() for file in files]
+    assert [a.st_ino == b.st_ino for a, b in zip(before, after, strict=True)] == [True, False]
+    again, _, _ = Decisions(tmp_path / "state"), one.close(), two.close()
+    room = EngineRoom([FakeBackend(right), FakeBackend(right, "other")], lambda _: None, lambda _: Told(), again)
+    back = room.load(open_package("one", 1, tmp_path / "one" / "1")).servable
+    assert policy_of(back).known == {"observed": 1}
+    again.keep(back)
+    assert files[0].stat().st_ino == before[0].st_ino
+    again.keep(back, anyway=True)
+    assert files[0].stat().st_ino != before[0].st_ino
+    assert [entry.name for entry in files[0].parent.iterdir()] == ["1.json"]
+    back.close()
+
+
+def test_what_could_not_be_written_is_tried_again(tmp_path: Path) -> None:
+    """A disk that was full for a while loses nothing that is still known."""
+    decisions, state, (servable,) = state_of(tmp_path, "one")
+    state.parent.mkdir()
+    state.write_text("in the way")
+    ask(servable)
+    decisions.keep(servable)
+    state.unlink()
+    decisions.keep(servable)
+    assert (state / "one" / "1.json").exists()
+    servable.close()
+
+
+def test_forgetting_waits_for_no_disk(tmp_path: Path) -> None:
+    """Who tells of a version's end does not touch the disk; a version that comes back keeps what was known."""
+    decisions, state, (one, two) = state_of(tmp_path, "one", "two")
+    for each in (one, two):
+        ask(each)
+        decisions.keep(each)
+        decisions.forget(each.name, each.version)
+    assert len(list(state.rglob("*.json"))) == 2
+    decisions.recall(two)
+    decisions.tidy()
+    assert [file.parent.name for file in state.rglob("*.json")] == ["two"]
+    for each in (one, two):
+        each.close()
+
+
+def test_a_fault_ends_neither_the_keeping_nor_the_trying(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """A thread that nobody would miss goes on after an error that nobody foresaw."""
+    looks, seen = [0, 0], [threading.Event(), threading.Event()]
+
+    def servables(which: int) -> list[Servable]:
+        looks[which] += 1
+        if looks[which] == 1:
+            raise ZeroDivisionError("surprise")
+        seen[which].set()
+        return []
+
+    calibrator = Calibrator(lambda: servables(0), lambda: True, period=0.001)
+    calibrator.start()
+    assert seen[0].wait(30)
+    calibrator.stop()
+    backends = [FakeBackend(right), FakeBackend(right, "other")]
+    decisions = Decisions(tmp_path / "state")
+    room = EngineRoom(backends, lambda _: None, lambda _: Told(), decisions, keep_seconds=0.001)
+    room.start(lambda: servables(1), lambda: False)
+    assert seen[1].wait(30)
+    room.stop()
+    assert [record.levelname for record in caplog.records].count("ERROR") >= 2
+
+
+def test_a_version_that_goes_waits_for_no_trying(tmp_path: Path) -> None:
+    """An idle server that tries engines ends that with the run under way when the version is unloaded."""
+    runs: list[int] = []
+
+    def unloaded_meanwhile(feeds: Mapping[str, Array]) -> Mapping[str, Array]:
+        if servables:
+            runs.append(len(feeds["x_in"]))
+            servables[0].drained(0)
+        return right(feeds)
+
+    servables: list[Servable] = []
+    room, servable = room_of(tmp_path, FakeBackend(right), FakeBackend(unloaded_meanwhile, "other"))
+    room.start(tuple, lambda: False)
+    room.join(servable)
+    until(servable, "other", Stage.ELIGIBLE)
+    room.stop()
+    policy_of(servable).wanted = [Calibration(1, "other")] * 5
+    servables.append(servable)
+    calibrator = Calibrator(lambda: servables, lambda: True)
+    calibrator._look()
+    assert runs == [1]
+    servable.close()
+
+
+def test_a_foreign_folder_is_not_held_against_an_engine(tmp_path: Path) -> None:
+    """When another package lies in the folder, its golden inputs say nothing about the engines of what serves on."""
+    room, servable = room_of(tmp_path, FakeBackend(right), FakeBackend(right, "other"))
+    room.start(tuple, lambda: False)
+    room.join(servable)
+    until(servable, "other", Stage.ELIGIBLE)
+    room.stop()
+    golden = tmp_path / "m" / "1" / GOLDEN
+    np.savez(golden, **{key: array[:, :1] for key, array in np.load(golden).items()})
+    policy_of(servable).wanted = [Calibration(1, "other")]
+    Calibrator(lambda: [servable], lambda: True)._look()
+    assert policy_of(servable).outcomes == []
+    servable.close()
+
+
+def test_a_backend_may_leave_some_of_what_is_proved_to_others(tmp_path: Path) -> None:
+    """One that joins need not take every batch size; the first has to, for nobody may be there to leave it to."""
+
+    def small(feeds: Mapping[str, Array]) -> Mapping[str, Array]:
+        if len(feeds["x_in"]) > 2:
+            raise LeftToOthers("two rows at the most")
+        return right(feeds)
+
+    def nothing(_feeds: Mapping[str, Array]) -> Mapping[str, Array]:
+        raise LeftToOthers("no rows at all")
+
+    others = FakeBackend(small, "small"), FakeBackend(nothing, "nothing")
+    room, servable = room_of(tmp_path, FakeBackend(right), *others)
+    room.start(lambda: [servable], lambda: False)
+    room.join(servable)
+    until(servable, "small", Stage.ELIGIBLE)
+    assert until(servable, "nothing", Stage.REJECTED).reason == "no rows at all"
+    policy_of(servable).order = ["small"]
+    assert ask(servable, 4).shape[0] == 4
+    assert [outcome.failure for outcome in policy_of(servable).outcomes] == [Failure.LEFT, None]
+    room.stop()
+    servable.close()
+    with pytest.raises(LeftToOthers, match="two rows at the most"):
+        room_of(tmp_path, FakeBackend(small))
+
+
+def test_what_is_not_wanted_any_more_is_not_loaded(tmp_path: Path) -> None:
+    """A version that goes while a backend is prepared for it costs neither a loading nor a proof."""
+    _, servable = room_of(tmp_path, FakeBackend(right))
+    stop = threading.Event()
+
+    class Late(FakeBackend):
+        def prepare(self, graph: GraphSpec, stop: threading.Event) -> None:
+            assert graph.path.exists()
+            stop.set()
+
+    late = Late(right, "late")
+    with pytest.raises(GraphNotLoadable, match="nobody wants it"):
+        load_engine(servable.package, late, (), stop)
+    assert late.loaded == []
+    servable.close()
+
+
+def test_an_engine_is_not_left_behind_by_damaged_decisions(tmp_path: Path) -> None:
+    """Whatever goes wrong after a version was loaded, its memory is given back."""
+    write_package(tmp_path / "m" / "1")
+    backend = FakeBackend(right)
+
+    class Broken(Decisions):
+        def recall(self, servable: Servable) -> None:
+            raise ZeroDivisionError(servable.name)
+
+    room = EngineRoom([backend], lambda _: None, lambda _: Told(), Broken(None))
+    with pytest.raises(ZeroDivisionError):
+        room.load(open_package("m", 1, tmp_path / "m" / "1"))
+    assert [graph.closed for graph in backend.loaded] == [True]
 
 
 @pytest.mark.parametrize("name", ["../../../outside", "a/../b", "x" * 300, "nul\0"])

@@ -105,14 +105,15 @@ def test_decisions_come_newest_first_at_the_time_of_day(served: Site) -> None:
     assert decisions[1].at == pytest.approx(time.time() - 60, abs=20)
 
 
-def test_a_quarantine_is_told_before_any_run(served: Site) -> None:
+@pytest.mark.parametrize("state", ["quarantined", "abstaining"])
+def test_a_quarantine_is_told_before_any_run(served: Site, state: str) -> None:
     """A backend that failed is told of with the reason, even in a bucket where nothing else is known."""
-    served.policy.say(Stands(2, OTHER, "quarantined", "2 of 3 runs failed"))
+    served.policy.say(Stands(2, OTHER, state, "2 of 3 runs failed"))
     served.policy.selected[2] = OURS
     (signature,) = overview_of(served).model("affine").signatures
     (bucket,) = signature.buckets
     states = {one.backend: (one.state, one.reason) for one in bucket.backends}
-    assert states[OTHER] == ("quarantined", "2 of 3 runs failed")
+    assert states[OTHER] == (state, "2 of 3 runs failed")
     assert (bucket.selected, bucket.next_best, bucket.gain) == (OURS, "", None)
 
 
@@ -148,6 +149,7 @@ def runs(backend: str, p50: float | None, recent: float | None = None, state: st
         ([runs("b", 4.0), runs("c", 2.5)], ("c", pytest.approx(0.2))),
         ([runs("b", 1.0)], ("b", -1.0)),
         ([runs("b", 1.0, state="quarantined"), runs("c", None)], ("", None)),
+        ([runs("b", 1.0, state="abstaining"), runs("c", 4.0)], ("c", 0.5)),
     ],
 )
 def test_the_gain_is_over_the_next_best(others: list[Runs], expected: object) -> None:

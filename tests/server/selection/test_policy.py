@@ -8,7 +8,7 @@ import pytest
 from server.selection.character import Objective
 from server.selection.interface import Failure, Outcome
 from server.selection.policy import Selector
-from server.selection.states import State
+from server.selection.states import LEAVES, State
 from tests.server.selection.world import Server
 
 
@@ -91,6 +91,54 @@ def test_an_input_that_fails_everywhere_counts_against_none() -> None:
     server.serve(50)
     assert states(server) == {"a": "eligible", "b": "eligible"}
     assert {name: server.policy.table.buckets[1].pairs[name].health.failures for name in "ab"} == {"a": 0, "b": 0}
+
+
+def test_what_is_left_to_others_is_no_failure() -> None:
+    """A backend that leaves some batches stays, is blamed for none, and no look at it stays open."""
+    server = Server({"a": 0.01, "b": 0.02})
+    server.serve(100)
+    server.fails = lambda name, batch: Failure.LEFT if name == "a" and batch % 3 == 0 else None
+    assert server.serve(300).count("a") == 300
+    assert states(server) == {"a": "eligible", "b": "eligible"}
+    pairs = server.policy.table.buckets[1].pairs
+    assert [(pairs[name].health.failures, pairs[name].exploring) for name in "ab"] == [(0, 0), (0, 0)]
+    assert not server.policy._court._open
+
+
+def test_a_look_that_is_left_to_others_is_closed() -> None:
+    """An exploring batch that the backend leaves counts as such, and the next one that it answers is its own."""
+    server = Server({"a": 0.01, "b": 0.011})
+    server.fails = lambda name, batch: Failure.LEFT if name == "b" and batch % 2 else None
+    server.serve(2000)
+    assert sum(decision.is_exploration for decision in server.chosen) > 0
+    assert server.policy.table.buckets[1].pairs["b"].exploring == 0
+
+
+def test_a_backend_that_leaves_most_batches_does_not_serve() -> None:
+    """Another is selected, which says why; no failure is counted, golden inputs are no way back, and answers are."""
+    server = Server({"a": 0.01, "b": 0.02})
+    server.serve(100)
+    server.fails = lambda name, batch: Failure.LEFT if name == "a" and batch >= 0 else None
+    assert server.serve(600).count("a") <= 2 * LEAVES
+    assert states(server) == {"a": "abstaining", "b": "eligible"}
+    assert [(switch.target, switch.kind) for switch in server.policy.history][-1] == ("b", "left")
+    assert "a is abstaining: leaves batches to others" in server.policy.history[-1].reason
+    assert server.policy.table.buckets[1].pairs["a"].health.failures == 0
+    server.fails = lambda _name, _batch: None
+    assert server.serve(1500)[-50:].count("a") >= 45
+    assert states(server) == {"a": "eligible", "b": "eligible"}
+
+
+def test_one_in_quarantine_is_not_excused_by_what_it_leaves() -> None:
+    """A backend that failed stays in quarantine until it answers, whatever it leaves to others meanwhile."""
+    server = Server({"a": 0.01, "b": 0.02})
+    server.serve(100)
+    server.fails = lambda name, _batch: Failure.NOT_FINITE if name == "a" else None
+    server.serve(5)
+    server.fails = lambda name, _batch: Failure.LEFT if name == "a" else None
+    server.serve(100)
+    assert states(server) == {"a": "quarantined", "b": "eligible"}
+    assert "not finite" in (server.policy.table.buckets[1].pairs["a"].health.reason or "")
 
 
 def test_a_quick_failure_is_no_speed() -> None:

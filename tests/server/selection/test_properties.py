@@ -17,7 +17,7 @@ happenings = st.lists(
         st.tuples(st.just("serve"), st.integers(0, 1), st.sampled_from((0.01, 0.012, 0.03, 0.2)), st.integers(1, 40)),
         st.tuples(st.just("appear"), st.integers(0, 2), st.just(0.0), st.just(0)),
         st.tuples(st.just("vanish"), st.integers(0, 2), st.just(0.0), st.just(0)),
-        st.tuples(st.just("fail"), st.integers(0, 2), st.just(0.0), st.integers(0, 2)),
+        st.tuples(st.just("fail"), st.integers(0, 2), st.just(0.0), st.integers(0, 3)),
         st.tuples(st.just("pin"), st.integers(0, 3), st.just(0.0), st.just(0)),
     ),
     max_size=40,
@@ -42,7 +42,7 @@ class Play:
         elif kind == "pin":
             self.policy.pin(NAMES[which] if which < len(NAMES) else None)
         elif kind == "fail":
-            self.fails[NAMES[which]] = (None, Failure.ERROR, Failure.NOT_FINITE)[count]
+            self.fails[NAMES[which]] = (None, Failure.ERROR, Failure.NOT_FINITE, Failure.LEFT)[count]
         else:
             appears, name = kind == "appear", NAMES[which]
             if appears or self.present != {name}:

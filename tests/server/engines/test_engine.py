@@ -1,0 +1,78 @@
+"""Promises of server.engines.engine and of what an ensemble does at its end."""
+
+import logging
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import pytest
+
+from server.arrays import Array
+from server.backends.fake import FakeBackend, FakeGraph
+from server.backends.interface import GraphSpec, Precision
+from server.engines.engine import Engine, load_engine
+from server.engines.ensemble import Ensemble
+from server.errors import ProofFailed
+from server.repository.package import open_package
+from tests.packages import write_package
+
+
+class Stuck(FakeGraph):
+    """A graph that cannot be closed."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(_nothing)
+        self.reason = reason
+
+    def close(self) -> None:
+        """Fail."""
+        raise OSError(self.reason)
+
+
+def _nothing(_feeds: Mapping[str, Array]) -> Mapping[str, Array]:
+    return {}
+
+
+def engine(name: str, *graphs: FakeGraph) -> Engine:
+    """An engine of these graphs."""
+    return Engine(name, Precision.FP32, {f"{number}.onnx": graph for number, graph in enumerate(graphs)})
+
+
+def ensemble(engines: Sequence[Engine], folder: Path) -> Ensemble:
+    """All of them, of a version."""
+    write_package(folder / "m" / "1")
+    made = Ensemble(open_package("m", 1, folder / "m" / "1").manifest, engines[0])
+    for other in engines[1:]:
+        assert made.add(other)
+    return made
+
+
+def test_one_that_cannot_be_closed_keeps_no_other_open(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Every graph of every engine is closed; the first error is raised, and the log has the others."""
+    sound = [FakeGraph(_nothing) for _ in range(3)]
+    engines = [
+        engine("first", Stuck("one"), sound[0], Stuck("two")),
+        engine("second", sound[1]),
+        engine("third", Stuck("three"), sound[2]),
+    ]
+    caplog.set_level(logging.ERROR, "server")
+    with pytest.raises(OSError, match="one"):
+        ensemble(engines, tmp_path).close()
+    assert all(graph.closed for graph in sound)
+    assert [str(record.exc_info[1]) for record in caplog.records if record.exc_info] == ["two", "three"]
+
+
+def test_why_an_engine_is_given_up_is_not_lost_at_its_end(tmp_path: Path) -> None:
+    """A graph that cannot be closed after a failed proof does not hide that the proof has failed."""
+    write_package(tmp_path / "m" / "1")
+
+    class Wrong(FakeBackend):
+        def load(self, graph: GraphSpec) -> FakeGraph:
+            assert graph.outputs
+            return WrongAndStuck("it does not end")
+
+    class WrongAndStuck(Stuck):
+        def run(self, inputs: Mapping[str, Array], outputs: Sequence[str]) -> list[Array]:
+            return [inputs["x_in"] for _ in outputs]
+
+    with pytest.raises(ProofFailed):
+        load_engine(open_package("m", 1, tmp_path / "m" / "1"), Wrong(_nothing))
