@@ -96,7 +96,7 @@ def _environment(device: str, work: Path, temporary: Path, toolchain: Path) -> d
         "TMPDIR": str(temporary),
         "TORCHINDUCTOR_CACHE_DIR": str(toolchain),
         "TORCHINDUCTOR_COMPILE_THREADS": "1",
-        "PYTHONPATH": str(Path(server.__file__).parents[1]),
+        "PYTHONPATH": os.pathsep.join(filter(None, (str(Path(server.__file__).parents[1]), os.getenv("PYTHONPATH")))),
         "PYTHONDONTWRITEBYTECODE": "1",
     }
     return os.environ | own

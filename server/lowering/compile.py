@@ -37,6 +37,8 @@ _OPTIONS: Final[dict[str, Any]] = {
     "cpp.dynamic_threads": True,
     "compile_threads": 1,
     "aot_inductor.package": False,
+    # A GPU's kernels within the object: otherwise they are files beside it, which nobody keeps.
+    "aot_inductor.embed_kernel_binary": True,
     # It needs an openssl command, and pays only where many models are compiled with one cache.
     "aot_inductor.precompile_headers": False,
     "aot_inductor.enable_line_tables": False,
@@ -73,7 +75,7 @@ def _compile_rightly(exported: Exported, out: Path, check: Callable[[Path, Seque
     reasons: list[str] = []
     for variant in _VARIANTS:
         # Each has a name of its own: the loader takes what has one name for one library.
-        library = _to_shared_object(exported, out / f"model-{len(reasons)}.so", variant)
+        library = to_shared_object(exported, out / f"model-{len(reasons)}.so", variant)
         try:
             check(library, exported.inputs)
         except Differs as error:
@@ -83,7 +85,17 @@ def _compile_rightly(exported: Exported, out: Path, check: Callable[[Path, Seque
     raise NotExportable(f"torch's compiler makes code that computes something else of it: {reasons[0]}")
 
 
-def _to_shared_object(exported: Exported, library: Path, variant: Mapping[str, Any]) -> Path:
+def to_shared_object(exported: Exported, library: Path, variant: Mapping[str, Any]) -> Path:
+    """Compile a graph.
+
+    Args:
+        exported: The graph, and what it was traced with.
+        library: The file to write.
+        variant: Options of torch's compiler beyond those that always hold.
+
+    Raises:
+        NotExportable: the result needs what a shared object cannot hold.
+    """
     options = {**_OPTIONS, **variant, "aot_inductor.output_path": str(library)}
     written = torch._inductor.aot_compile(exported.graph, exported.inputs, options=options)  # noqa: SLF001 - its place
     if not isinstance(written, str) or not library.is_file():
