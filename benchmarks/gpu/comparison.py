@@ -220,7 +220,7 @@ class Comparison:
             NATIVE: native.AtDtype(other, dtype, self.scope.device),
         }
         torch.compiler.reset()
-        with torch.no_grad(), tf32(allowed=False), symbolic.patch(backed_size_oblivious=True):  # type: ignore[attr-defined] # as above
+        with torch.no_grad(), tf32(allowed=False):
             runs = {
                 name: _first(torch.compile(module, fullgraph=True, dynamic=True)) for name, module in modules.items()
             }

@@ -96,7 +96,9 @@ def to_shared_object(exported: Exported, library: Path, variant: Mapping[str, An
     Raises:
         NotExportable: the result needs what a shared object cannot hold.
     """
-    options = {**_OPTIONS, **variant, "aot_inductor.output_path": str(library)}
+    known = torch._inductor.list_options()  # noqa: SLF001 - its place; older versions lack some
+    options = {name: value for name, value in _OPTIONS.items() if name in known}
+    options |= {**variant, "aot_inductor.output_path": str(library)}
     written = torch._inductor.aot_compile(exported.graph, exported.inputs, options=options)  # noqa: SLF001 - its place
     if not isinstance(written, str) or not library.is_file():
         raise NotExportable(f"the compiler wrote {written} instead of one shared object")
