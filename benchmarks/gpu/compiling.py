@@ -165,11 +165,12 @@ def compile_native(library: Path, precision: str, device: str, layers: int, kind
     import torch  # noqa: PLC0415 - only in the process that compiles
 
     from benchmarks.gpu import graph, native  # noqa: PLC0415 - as above
-    from server.lowering.compile import to_shared_object  # noqa: PLC0415 - as above
+    from server.lowering.compile import forbid_tf32, to_shared_object  # noqa: PLC0415 - as above
     from server.lowering.exporting import export  # noqa: PLC0415 - as above
     from server.lowering.module import Port  # noqa: PLC0415 - as above
     from server.lowering.precision import PRECISIONS  # noqa: PLC0415 - as above
 
+    forbid_tf32()
     with torch.no_grad():
         model, _ = native.build(graph.weights(graph.load(layers)), layers, kind)
         module = native.AtDtype(model, PRECISIONS.get(precision, torch.float32), device, autocast=autocast)

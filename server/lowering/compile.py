@@ -56,6 +56,7 @@ def compile_graph(onnx_file: Path, out: Path, device: str, precision: str) -> No
         GraphNotLowerable: a part of the graph has no form in PyTorch.
         NotExportable: torch cannot make one graph of it, or the result needs what a shared object cannot hold.
     """
+    forbid_tf32()
     lowered = lower(onnx_file).requires_grad_(requires_grad=False).to(device)
     module = AtPrecision(lowered, precision, device)
     with torch.no_grad():
@@ -69,6 +70,11 @@ def compile_graph(onnx_file: Path, out: Path, device: str, precision: str) -> No
         ports["rules"] = without_ones(ports["rules"], partial(check, library), exported.inputs, exported.shapes)
     library.rename(out / "model.so")
     (out / "ports.json").write_text(json.dumps(ports, indent=1))
+
+
+def forbid_tf32() -> None:
+    """Have float32 computed in float32 on a GPU: by default convolutions take 10 bits of each number there."""
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
 
 
 def _compile_rightly(exported: Exported, out: Path, check: Callable[[Path, Sequence[torch.Tensor]], None]) -> Path:
