@@ -162,11 +162,13 @@ class Comparison:
         for one in self.builds.every:
             if one.library is None:
                 continue
+            self._let_go()
             free = self._free()
             run = self._runner(one.library)
             with torch.no_grad():
                 run(self._images(max(self.scope.batches)))
             self._runs[one.contender, one.precision] = run
+            # With its weights, and everything that a run took: torch keeps that until it is told to let go.
             built[one.name]["gpu_memory_mib"] = round((free - self._free()) / _MIB)
         return built
 
@@ -183,8 +185,11 @@ class Comparison:
         if self.scope.device == "cpu":
             return 0
         torch.cuda.synchronize()
-        torch.cuda.empty_cache()
         return torch.cuda.mem_get_info()[0]
+
+    def _let_go(self) -> None:
+        if self.scope.device != "cpu":
+            torch.cuda.empty_cache()
 
     def errors(self) -> dict[str, Any]:
         """How far the compiled models are from float64, and ours as a multiple of the native one's."""

@@ -154,7 +154,7 @@ def _leave_out(reasons: list[str]) -> dict[str, Any]:
 
 def show(result: Mapping[str, Any]) -> str:
     """Tables of whatever there is."""
-    lines = [f"{result['machine']['gpu']}; {result['subject']}", ""]
+    lines = [f"{result['machine']['gpu']}; {result.get('subject', '')}", ""]
     lines += ["| backend | prepare, s | load, s | difference | GPU MiB | problem |", "|---|---|---|---|---|---|"]
     for name, step in result["steps"].items():
         if name.startswith("load ") and (one := result.get(name)) is not None:
@@ -198,7 +198,7 @@ def main() -> None:
     """Measure, write, print."""
     options = _options()
     with tempfile.TemporaryDirectory(prefix="segue-gpu-") as folder:
-        steps = Steps(options.out, options.seconds)
+        steps = Steps(options.out, options.seconds, at_end=lambda: print(show(steps.result)))
         try:
             print(show(measure(options, Path(folder), steps)))
         except SegueError as error:

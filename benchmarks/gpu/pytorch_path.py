@@ -84,7 +84,12 @@ def main() -> None:
     )  # fmt: skip
     with tempfile.TemporaryDirectory(prefix="segue-gpu-", ignore_cleanup_errors=True) as folder:
         check = Comparison(scope, Path(folder))
-        steps = Steps(options.out, options.seconds, at_end=check.stop)
+
+        def late() -> None:
+            print(show(steps.result))
+            check.stop()
+
+        steps = Steps(options.out, options.seconds, at_end=late)
         try:
             print(show(measure(check, steps)))
         finally:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import sys
 import threading
 import time
 import traceback
@@ -83,8 +84,11 @@ class Steps:
             self.result["seconds"] = round(time.monotonic() - self._begin, 1)
             self.result["steps"]["end"] = {"seconds": 0, "problem": "the time was over before the last step"}
             self._write()
-            self._at_end()
-            os._exit(LATE)  # a compiler or a GPU that hangs holds every other way
+            try:
+                self._at_end()
+            finally:
+                sys.stdout.flush()
+                os._exit(LATE)  # a compiler or a GPU that hangs holds every other way
 
     def _write(self) -> None:
         if self._out is not None:
