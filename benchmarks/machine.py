@@ -10,7 +10,7 @@ def describe() -> dict[str, str]:
     """Processor, cores, memory and the versions that decide a server's speed."""
     versions = {name: importlib.metadata.version(name) for name in ("grpcio", "protobuf", "numpy")}
     return {
-        "processor": _processor(),
+        "processor": processor(),
         "cores": str(os.cpu_count()),
         "memory": f"{os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES') / 2**30:.0f} GiB",
         "system": platform.platform(terse=True),
@@ -19,7 +19,8 @@ def describe() -> dict[str, str]:
     }
 
 
-def _processor() -> str:
+def processor() -> str:
+    """What the system calls the processor."""
     cpuinfo = Path("/proc/cpuinfo")
     if cpuinfo.exists():
         for line in cpuinfo.read_text().splitlines():

@@ -8,14 +8,20 @@ headers that torch ships under torch/include/torch/csrc:
     inductor/aoti_torch/c/shim.h        aoti_torch_*: in libtorch_cpu.so
     stable/c/shim.h                     torch_exception_get_what_without_backtrace: in libtorch_cpu.so
 
-Besides those stable ones, at::set_num_threads (ATen/Parallel.h) is called by its mangled name: it sets OpenMP's and
-MKL's number too.
+The two that tell what went wrong came after torch 2.11 and are done without where they are not. Besides those stable
+ones, three of ATen's own are called by their mangled names: at::set_num_threads (ATen/Parallel.h), which sets OpenMP's
+and MKL's number too, and at::globalContext's setAllowTF32CuDNN and setAllowTF32CuBLAS (ATen/Context.h).
+
+On a GPU everything happens on the legacy default stream of the first one: the runs are given the null stream, and the
+copies to and from it go through each thread's current stream, which is that one as long as nobody sets another. Both
+copies are blocking, so an answer is complete when it is read, and what a run still reads is freed in stream order.
 """
 
+import contextlib
 import ctypes
 import os
 from collections.abc import Sequence
-from ctypes import POINTER, byref, c_char_p, c_int, c_int32, c_int64, c_size_t, c_void_p
+from ctypes import POINTER, byref, c_bool, c_char_p, c_int, c_int32, c_int64, c_size_t, c_void_p
 from pathlib import Path
 from typing import Any, Final
 
@@ -69,8 +75,10 @@ class Torch:
             AbiError: it does not load, or lacks a function that is needed.
         """
         self._libc = _Libc()
+        self._folder = folder
         # Global, so that a compiled model finds the same copy of everything.
         library, _ = self._libc.open(folder / "libtorch_cpu.so", os.RTLD_NOW | os.RTLD_GLOBAL)
+        self._library = library
         try:
             self._bind(library)
         except AttributeError as error:
@@ -93,7 +101,7 @@ class Torch:
         self._dtype = _declare(library, "aoti_torch_get_dtype", c_int32, handle, POINTER(c_int32))
         self._sizes = _declare(library, "aoti_torch_get_sizes", c_int32, handle, POINTER(sizes))
         self._strides = _declare(library, "aoti_torch_get_strides", c_int32, handle, POINTER(sizes))
-        self._what = _declare(library, "torch_exception_get_what_without_backtrace", c_char_p)
+        self._what = _declared(library, "torch_exception_get_what_without_backtrace", c_char_p)
         self._set_threads = _declare(library, "_ZN2at15set_num_threadsEi", None, c_int)
         self._cpu = _declare(library, "aoti_torch_device_type_cpu", c_int32)()
         self._devices = {"cpu": self._cpu, "cuda": _declare(library, "aoti_torch_device_type_cuda", c_int32)()}
@@ -110,6 +118,30 @@ class Torch:
         """
         self._set_threads(threads)
 
+    def use(self, device: str) -> None:
+        """Make ready for a device: on a GPU float32 is computed in float32, convolutions included.
+
+        Raises:
+            AbiError: libtorch's part for it does not load, or lacks a function that is needed.
+        """
+        if device == "cpu":
+            return
+        # A compiled model would bring it, and take it along when it is unmapped: it is never unloaded, like the rest.
+        self._libc.open(self._folder / "libtorch_cuda.so", os.RTLD_NOW | os.RTLD_GLOBAL)
+        try:
+            context = _declare(self._library, "_ZN2at13globalContextEv", c_void_p)()
+            # By default cuDNN's convolutions take 10 bits of each number (TF32); matrix products do where a variable
+            # of the environment says so.
+            for setter in ("17setAllowTF32CuDNNEb", "18setAllowTF32CuBLASEb"):
+                _declare(self._library, f"_ZN2at7Context{setter}", None, c_void_p, c_bool)(context, False)  # noqa: FBT003 - C has no keywords
+        except AttributeError as error:
+            raise AbiError(f"libtorch lacks a function that this version of Segue calls: {error}") from error
+
+    def enter(self, device: str) -> None:
+        """Bind the GPU's context to the calling thread, for calls of the driver that expect one."""
+        if device != "cpu":
+            self.delete(self.tensor(np.zeros(1, np.float32), device))
+
     def open(self, path: Path) -> tuple[ctypes.CDLL, int]:
         """Map a compiled model."""
         return self._libc.open(path, os.RTLD_NOW | os.RTLD_LOCAL)
@@ -120,7 +152,7 @@ class Torch:
 
     def last_error(self) -> str:
         """What the last exception within libtorch in this thread said."""
-        return _text(self._what())
+        return _text(self._what and self._what())
 
     def tensor(self, array: Array, device: str) -> c_void_p:
         """A tensor of an array: on the CPU it borrows the array's memory, elsewhere it is a copy.
@@ -212,6 +244,7 @@ class CompiledModel:
             AbiError: it does not load.
         """
         self._torch, self._device = torch, device
+        torch.use(device)
         self._library, self._mapping = torch.open(path)
         self._container = c_void_p()
         try:
@@ -234,7 +267,7 @@ class CompiledModel:
         self._run = _declare(
             library, f"{name}Run", c_int32, handle, POINTER(handle), c_size_t, POINTER(handle), c_size_t, handle, handle
         )
-        self._error = _declare(library, "AOTInductorGetLastError", c_int32, POINTER(c_char_p))
+        self._error = _declared(library, "AOTInductorGetLastError", c_int32, POINTER(c_char_p))
 
     def _count(self, side: str) -> int:
         count = c_size_t()
@@ -269,6 +302,8 @@ class CompiledModel:
     def close(self) -> None:
         """Free the weights and unmap the file. No run may be under way; a second call does nothing."""
         if self._container:
+            with contextlib.suppress(AbiError):  # a GPU that fails now has nothing left to free
+                self._torch.enter(self._device)  # the kernels are unloaded through the driver
             self._delete(self._container)
             self._container = c_void_p()
         if self._mapping:
@@ -279,7 +314,8 @@ class CompiledModel:
         if status == 0:
             return
         text = c_char_p()
-        self._error(byref(text))
+        if self._error is not None:
+            self._error(byref(text))
         said = _text(text.value)
         if "API call failed" in said:  # then libtorch knows why, and the model only where
             said = self._torch.last_error()
@@ -293,5 +329,10 @@ def _declare(library: ctypes.CDLL, name: str, result: Any, *arguments: Any) -> A
     return function
 
 
+def _declared(library: ctypes.CDLL, name: str, result: Any, *arguments: Any) -> Any:  # noqa: ANN401 - as above
+    """The function, or None where the library has none of that name."""
+    return _declare(library, name, result, *arguments) if hasattr(library, name) else None
+
+
 def _text(raw: bytes | None) -> str:
-    return (raw or b"it gave no reason").decode(errors="replace")
+    return (raw or b"it gave no reason; its standard error may").decode(errors="replace")

@@ -11,7 +11,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO, Final
 
@@ -83,23 +83,35 @@ def build(
 
 def _environment(device: str, work: Path, temporary: Path, toolchain: Path) -> dict[str, str]:
     # Symbols that are unique in the process would keep a model's file mapped for good.
-    compiler = shlex.join([*_compiler(), "-fno-gnu-unique"])
+    options = ["-fno-gnu-unique"]
     if device == "cpu":
         # Torch links every model with libtorch.so, which would bring the libraries of CUDA into the server. For the
         # linker this is libtorch.so: a script that names the one library that code for the CPU calls.
         stub = work / "link"
         stub.mkdir()
         (stub / "libtorch.so").write_text("INPUT(-ltorch_cpu)\n")
-        compiler += f" -L{shlex.quote(str(stub))}"
+        options.append(f"-L{stub}")
     own = {
-        "CXX": compiler,
+        "CXX": shlex.quote(str(_program(work, options))),
         "TMPDIR": str(temporary),
         "TORCHINDUCTOR_CACHE_DIR": str(toolchain),
         "TORCHINDUCTOR_COMPILE_THREADS": "1",
-        "PYTHONPATH": str(Path(server.__file__).parents[1]),
+        "PYTHONPATH": os.pathsep.join(filter(None, (str(Path(server.__file__).parents[1]), os.getenv("PYTHONPATH")))),
         "PYTHONDONTWRITEBYTECODE": "1",
     }
     return os.environ | own
+
+
+def _program(work: Path, options: Sequence[str]) -> Path:
+    """A program that is the compiler with these options: torch before 2.12 takes no command of several words."""
+    words = _compiler()
+    # torch tells compilers apart by their names.
+    name = next((Path(word).name for word in words if "g++" in word or "clang" in word), Path(words[0]).name)
+    program = work / "compiler" / name
+    program.parent.mkdir()
+    program.write_text(f'#!/bin/sh\nexec {shlex.join([*words, *options])} "$@"\n')
+    program.chmod(0o700)
+    return program
 
 
 def _run(

@@ -4,7 +4,10 @@ Strings cross its Python interface as str, so a string tensor must hold UTF-8 he
 bfloat16, which numpy lacks, crosses as OrtValue.
 """
 
+import contextlib
 import ctypes
+import functools
+import io
 import logging
 import os
 import re
@@ -146,6 +149,8 @@ def open_session(graph: GraphSpec, providers: Sequence[Provider], threads: int =
         GraphNotLoadable: the file is not the package's, or ONNX Runtime refuses it or the provider.
     """
     first = providers[0] if isinstance(providers[0], str) else providers[0][0]
+    if first != CPU:
+        find_libraries()
     try:
         session = ort.InferenceSession(str(graph.path), session_options(threads), providers=list(providers))
     except ORT_EXCEPTIONS as error:
@@ -157,6 +162,13 @@ def open_session(graph: GraphSpec, providers: Sequence[Provider], threads: int =
     _check_ports("input", graph.inputs, session.get_inputs())
     _check_ports("output", graph.outputs, session.get_outputs())
     return session
+
+
+@functools.cache
+def find_libraries() -> None:
+    """Load CUDA's and cuDNN's libraries from where pip puts them: the loader does not look there by itself."""
+    with contextlib.redirect_stdout(io.StringIO()):  # it prints what it does not find; the session then says so, too
+        ort.preload_dlls()
 
 
 def input_shapes(graph: GraphSpec) -> dict[str, tuple[int | None, ...]]:

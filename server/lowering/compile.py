@@ -37,6 +37,8 @@ _OPTIONS: Final[dict[str, Any]] = {
     "cpp.dynamic_threads": True,
     "compile_threads": 1,
     "aot_inductor.package": False,
+    # A GPU's kernels within the object: otherwise they are files beside it, which nobody keeps.
+    "aot_inductor.embed_kernel_binary": True,
     # It needs an openssl command, and pays only where many models are compiled with one cache.
     "aot_inductor.precompile_headers": False,
     "aot_inductor.enable_line_tables": False,
@@ -54,6 +56,7 @@ def compile_graph(onnx_file: Path, out: Path, device: str, precision: str) -> No
         GraphNotLowerable: a part of the graph has no form in PyTorch.
         NotExportable: torch cannot make one graph of it, or the result needs what a shared object cannot hold.
     """
+    forbid_tf32()
     lowered = lower(onnx_file).requires_grad_(requires_grad=False).to(device)
     module = AtPrecision(lowered, precision, device)
     with torch.no_grad():
@@ -69,11 +72,16 @@ def compile_graph(onnx_file: Path, out: Path, device: str, precision: str) -> No
     (out / "ports.json").write_text(json.dumps(ports, indent=1))
 
 
+def forbid_tf32() -> None:
+    """Have float32 computed in float32 on a GPU: by default convolutions take 10 bits of each number there."""
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
+
+
 def _compile_rightly(exported: Exported, out: Path, check: Callable[[Path, Sequence[torch.Tensor]], None]) -> Path:
     reasons: list[str] = []
     for variant in _VARIANTS:
         # Each has a name of its own: the loader takes what has one name for one library.
-        library = _to_shared_object(exported, out / f"model-{len(reasons)}.so", variant)
+        library = to_shared_object(exported, out / f"model-{len(reasons)}.so", variant)
         try:
             check(library, exported.inputs)
         except Differs as error:
@@ -83,8 +91,20 @@ def _compile_rightly(exported: Exported, out: Path, check: Callable[[Path, Seque
     raise NotExportable(f"torch's compiler makes code that computes something else of it: {reasons[0]}")
 
 
-def _to_shared_object(exported: Exported, library: Path, variant: Mapping[str, Any]) -> Path:
-    options = {**_OPTIONS, **variant, "aot_inductor.output_path": str(library)}
+def to_shared_object(exported: Exported, library: Path, variant: Mapping[str, Any]) -> Path:
+    """Compile a graph.
+
+    Args:
+        exported: The graph, and what it was traced with.
+        library: The file to write.
+        variant: Options of torch's compiler beyond those that always hold.
+
+    Raises:
+        NotExportable: the result needs what a shared object cannot hold.
+    """
+    known = torch._inductor.list_options()  # noqa: SLF001 - its place; older versions lack some
+    options = {name: value for name, value in _OPTIONS.items() if name in known}
+    options |= {**variant, "aot_inductor.output_path": str(library)}
     written = torch._inductor.aot_compile(exported.graph, exported.inputs, options=options)  # noqa: SLF001 - its place
     if not isinstance(written, str) or not library.is_file():
         raise NotExportable(f"the compiler wrote {written} instead of one shared object")
