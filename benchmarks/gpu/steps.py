@@ -1,4 +1,4 @@
-"""Steps of a check on a machine that is lent for minutes: what one of them loses, the others keep."""
+"""Steps of a check on a machine that one has for minutes only: what one of them loses, the others keep."""
 
 import json
 import os
