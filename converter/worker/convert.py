@@ -16,8 +16,9 @@ import tensorflow as tf
 from onnx import defs
 from tf2onnx import optimizer, tfonnx
 from tf2onnx.optimizer import back_to_back_optimizer
+from tf2onnx.optimizer.transpose_optimizer import TransposeOptimizer
 
-from converter.worker.foreign import ConverterGraph, ConverterOptimizer, GraphDef, NodeDef
+from converter.worker.foreign import ConverterGraph, ConverterNode, ConverterOptimizer, GraphDef, NodeDef
 from converter.worker.freeze import Frozen
 from converter.worker.graphs import subgraphs
 from converter.worker.handlers import HANDLERS
@@ -27,6 +28,22 @@ from converter.worker.signature import Signature
 
 _DOMAINS: Final = ("", "ai.onnx.ml")  # what ONNX Runtime runs without add-ons
 _NAMED_NODES: Final = 3  # per operator in a message
+
+
+class _ScalesKept(TransposeOptimizer):  # type: ignore[misc]  # tf2onnx has no types
+    """tf2onnx's, without its multiplying the scale of a batch normalization into the kernel before it.
+
+    Both layers' variables would be lost. Every runtime multiplies them by itself when it loads the graph.
+    """
+
+    def _mul_handler(self, transpose: ConverterNode, product: ConverterNode) -> bool:
+        scaled = transpose.inputs[0].type == "Conv" and product.input[0] == transpose.output[0]
+        if scaled:  # it multiplies only what is the second factor
+            self._g.replace_inputs(product, product.input[::-1])
+        done = bool(super()._mul_handler(transpose, product))
+        if scaled:  # ONNX Runtime does so, too
+            self._g.replace_inputs(product, product.input[::-1])
+        return done
 
 
 class _Frugal:
@@ -52,7 +69,7 @@ class _Frugal:
 # global_pool_optimizer turns the means inside layer normalisations into pools, after which no runtime recognises them.
 # Opset 18 escapes it only because axes became an input there.
 _OPTIMIZERS: Final = {
-    name: partial(_Frugal, factory)
+    name: partial(_Frugal, _ScalesKept if factory is TransposeOptimizer else factory)
     for name, factory in optimizer._get_optimizers().items()  # noqa: SLF001 - tf2onnx is pinned, and this is its list
     if name != "global_pool_optimizer"
 }

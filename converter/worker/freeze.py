@@ -18,6 +18,7 @@ from converter.worker.signature import Signature
 _INPUT: Final = "segue_input_{}"
 _OUTPUT: Final = "segue_output_{}"
 _WEIGHT_BYTES: Final = 4096  # smaller constants may be shapes and the like, which the optimizer must see
+_KERNEL_RANK: Final = 3  # floats of as many dimensions are kernels, however small
 
 
 @dataclasses.dataclass(frozen=True)
@@ -137,7 +138,12 @@ def _optimized(graph: GraphDef, weights: Mapping[str, bytes], inputs: list[str],
 
 
 def _is_weight(node: NodeDef) -> bool:
-    return bool(node.op == "Const" and len(node.attr["value"].tensor.tensor_content) > _WEIGHT_BYTES)
+    """Whether the optimizer shall not see a constant: it would multiply scales into kernels and lose both."""
+    if node.op != "Const":
+        return False
+    tensor = node.attr["value"].tensor
+    is_kernel = len(tensor.tensor_shape.dim) >= _KERNEL_RANK and tf.dtypes.as_dtype(tensor.dtype).is_floating
+    return len(tensor.tensor_content) > (0 if is_kernel else _WEIGHT_BYTES)
 
 
 def _placeholder(weight: NodeDef) -> NodeDef:

@@ -120,7 +120,7 @@ class Job:
     seed: int = 0
     batches: tuple[int, ...] = (1, 2, 5)
     samples: tuple[Sample, ...] = ()
-    lean_bytes: int = GIB // 16
+    lean_bytes: int = GIB // 1024
     large_model_bytes: int = 3 * GIB // 2
     limits: Limits = dataclasses.field(default_factory=Limits)
 

@@ -72,7 +72,22 @@ def _application(build: Callable[..., Any], path: Path, size: int) -> None:
     keras.utils.set_random_seed(0)
     model = build(weights=None, input_shape=(size, size, 3), classes=10)
     disturb(model.variables)
+    _settle(model, size)
     model.save(path)
+
+
+def _settle(model: Any, size: int) -> None:
+    """Let the moving moments be those of a batch of unlike images, as training would: else numbers grow beyond bounds."""
+    normal = [layer for layer in model.layers if isinstance(layer, keras.layers.BatchNormalization)]
+    momenta = [layer.momentum for layer in normal]
+    for layer in normal:
+        layer.momentum = 0.0
+    rng = np.random.default_rng(1)
+    coarse = rng.standard_normal([16, 4, 4, 3]).repeat(size // 4, axis=1).repeat(size // 4, axis=2)
+    fine = rng.standard_normal([16, size, size, 3]) * rng.uniform(0, 2, [16, 1, 1, 1])
+    model((2 * coarse + fine).astype(np.float32), training=True)
+    for layer, momentum in zip(normal, momenta, strict=True):
+        layer.momentum = momentum
 
 
 def recurrent(path: Path, width: int = 32) -> None:
