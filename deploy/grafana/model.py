@@ -36,16 +36,14 @@ def _requests() -> list[parts.Panel]:
     quantiles = [(f"histogram_quantile({q}, {latency})", f"p{100 * q:g}") for q in (0.5, 0.95, 0.99)]
     ended = 'segue_requests_total{model="$model"'
     return [
-        parts.coloured(
+        parts.by_code(
             parts.lines(
                 "Requests",
                 "Requests per second, by how they end.",
                 "reqps",
                 [(f"sum by (method, code) (rate({ended}}}{_RATE}))", "{{method}}: {{code}}")],
                 stacked=True,
-            ),
-            "/: OK$/",
-            "green",
+            )
         ),
         parts.lines("Latency", "Of answers, from the request's bytes to the answer's bytes.", "s", quantiles),
         parts.lines(

@@ -283,6 +283,13 @@ def coloured(panel: timeseries.Panel, pattern: str, colour: str) -> timeseries.P
     return panel.override_by_regexp(pattern, [models.DynamicConfigValue("color", fixed)])
 
 
+def by_code(panel: timeseries.Panel) -> timeseries.Panel:
+    """Have what went well, what the client got wrong, and what the server could not do, each its colour."""
+    panel = coloured(panel, "/\\bOK$/", "green")
+    panel = coloured(panel, "/(INVALID_ARGUMENT|NOT_FOUND|FAILED_PRECONDITION|UNIMPLEMENTED|CANCELLED)$/", "yellow")
+    return coloured(panel, "/(INTERNAL|UNKNOWN|UNAVAILABLE|DEADLINE_EXCEEDED|RESOURCE_EXHAUSTED|ABORTED)$/", "red")
+
+
 def _legend() -> common.VizLegendOptions:
     made = common.VizLegendOptions().display_mode(looks.LegendDisplayMode.LIST)
     return made.placement(looks.LegendPlacement.BOTTOM).show_legend(True)  # noqa: FBT003 - the SDK's builders

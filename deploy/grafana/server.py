@@ -69,12 +69,14 @@ def _load() -> list[parts.Panel]:
             [(f"sum by (model) (rate(segue_requests_total{{{_HERE}}}{_RATE}))", "{{model}}")],
             stacked=True,
         ),
-        parts.lines(
-            "Requests that do not end well",
-            "Per second, by gRPC status code.",
-            "reqps",
-            [(f'sum by (code) (rate(segue_requests_total{{{_HERE}, code!="OK"}}{_RATE}))', "{{code}}")],
-            stacked=True,
+        parts.by_code(
+            parts.lines(
+                "Requests that do not end well",
+                "Per second, by gRPC status code.",
+                "reqps",
+                [(f'sum by (code) (rate(segue_requests_total{{{_HERE}, code!="OK"}}{_RATE}))', "{{code}}")],
+                stacked=True,
+            )
         ),
         parts.lines(
             "Latency by model",
