@@ -47,6 +47,7 @@ _PAGE = """<!doctype html>
 <meta charset="utf-8">
 <title>A dashboard</title>
 <link rel="stylesheet" href="main.css">
+<style>.rdg-cell { block-size: 100% !important }</style>
 <script>window.__grafana_public_path__ = "public/"</script>
 <body><script src="main.js"></script>
 """

@@ -82,7 +82,7 @@ export function StateTimeline({ panel, data, range, marks, width, height }) {
     field: frame.fields[1],
     times: frame.fields[0].values,
   }));
-  rows.sort((one, other) => one.name.localeCompare(other.name, 'en', { numeric: true })).reverse();
+  rows.reverse(); // the first is on top
   const config = useMemo(() => {
     const paint = (u) => rows.forEach((row, index) => paintStates(u, row, index, panel, theme));
     return rowsChart({ names: rows.map(({ name }) => name), count: rows.length, range, theme, paint, at: 0.5 });

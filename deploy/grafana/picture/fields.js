@@ -2,7 +2,7 @@
 import { Registry, applyFieldOverrides, cacheFieldDisplayNames } from '@grafana/data';
 
 const STANDARD = ['unit', 'min', 'max', 'decimals', 'displayName', 'color', 'thresholds', 'mappings', 'noValue'];
-const GREEN = { mode: 'absolute', steps: [{ value: -Infinity, color: 'green' }, { value: 80, color: 'red' }] };
+const THRESHOLDS = { mode: 'absolute', steps: [{ value: -Infinity, color: 'green' }, { value: 80, color: 'red' }] };
 
 // Of each type of panel: fields of its own, and defaults other than those of all.
 const TYPES = {
@@ -30,7 +30,7 @@ export const KNOWN = Object.keys(TYPES);
 export function dressed(panel, data, theme) {
   const type = TYPES[panel.type];
   const given = panel.fieldConfig?.defaults ?? {};
-  const defaults = { thresholds: GREEN, mappings: [], ...given, color: given.color ?? type.color };
+  const defaults = { thresholds: THRESHOLDS, mappings: [], ...given, color: given.color ?? type.color };
   defaults.thresholds = {
     ...defaults.thresholds,
     steps: defaults.thresholds.steps.map((step) => ({ ...step, value: step.value ?? -Infinity })),

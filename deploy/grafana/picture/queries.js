@@ -1,7 +1,7 @@
 // A dashboard's variables and queries, asked of a real Prometheus as Grafana's datasource would ask. Nothing is drawn here.
 import { FieldType, createDataFrame } from '@grafana/data';
 
-const SMALLEST_SERIES_STEPS = 4;
+const SCRAPES_OF_A_RATE = 4; // at least, as Grafana has it
 
 /** Where and when to look. */
 export class Source {
@@ -26,7 +26,7 @@ export class Source {
 
   /** An expression with Grafana's own variables and the dashboard's filled in. */
   filled(expression, values, step) {
-    const rate = Math.max(step + this.scrapeSeconds, SMALLEST_SERIES_STEPS * this.scrapeSeconds);
+    const rate = Math.max(step + this.scrapeSeconds, SCRAPES_OF_A_RATE * this.scrapeSeconds);
     const all = { __rate_interval: `${rate}s`, __interval: `${step}s`, __range: `${this.to - this.from}s`, ...values };
     return replaced(expression, all);
   }
