@@ -37,7 +37,7 @@ _PAUSE: Mapping[str, float] = {MUSIC: 0.25, DENSE: 0.1}  # seconds, of each clie
 _CLIENTS = 2  # of each model
 _MISTAKE_EVERY = 25
 _PATIENCE = 1200.0  # torch compiles what it runs
-_BEFORE, _FAULT, _BETWEEN, _PIN, _AFTER = 90.0, 40.0, 75.0, 40.0, 45.0
+_BEFORE, _FAULT, _BETWEEN, _PIN, _AFTER = 60.0, 40.0, 60.0, 40.0, 40.0
 
 
 class Breakable:
@@ -110,7 +110,7 @@ class Scene:
             self.over.wait(1.0)
 
     def play(self) -> None:
-        """Everything that happens; takes about five minutes."""
+        """Everything that happens; takes about four minutes."""
         self.over.wait(_BEFORE)
         broken = self.backends[self._selected(MUSIC)]
         broken.broken.set()
