@@ -5,7 +5,7 @@ BIN     = $(VENV)/bin
 PIP     = $(BIN)/pip --disable-pip-version-check --quiet
 
 .PHONY: setup setup-convert setup-serve demo serve test prove fuzz check bench overload soak browser protos dashboards
-.PHONY: prometheus lock clean
+.PHONY: prometheus pictures lock clean
 .DELETE_ON_ERROR:
 
 # One environment for development: serving, conversion, checks and tests.
@@ -82,6 +82,15 @@ $(TOOLS)/usr/bin/prometheus:
 	mkdir -p $(TOOLS)
 	cd $(TOOLS) && apt-get download prometheus
 	dpkg -x $(TOOLS)/prometheus_*.deb $(TOOLS)
+
+# The pictures in docs/images, by Grafana's panels from npm and a real Prometheus; needs node. About ten minutes.
+PICTURES = .cache/pictures
+pictures: setup browser prometheus $(PICTURES)/node_modules/.package-lock.json
+	$(BIN)/python -m examples.dashboard_pictures
+$(PICTURES)/node_modules/.package-lock.json: deploy/grafana/picture/package-lock.json
+	mkdir -p $(PICTURES)
+	cp $(addprefix deploy/grafana/picture/,package.json package-lock.json .npmrc) $(PICTURES)
+	cd $(PICTURES) && npm ci && touch node_modules/.package-lock.json
 
 # Choose versions again, within pyproject.toml's bounds. The development lock decides; the others follow it.
 lock: setup

@@ -55,7 +55,7 @@ def variables(data: Any) -> list[tuple[str, str]]:
 
 def filled(expression: str, values: Mapping[str, str]) -> str:
     """An expression as Grafana sends it."""
-    for name, value in {"__rate_interval": "1m", "__interval": "1m", **values}.items():
+    for name, value in {"__rate_interval": "1m", "__interval": "1m", "__range": "1h", **values}.items():
         expression = expression.replace(f"${name}", value)
     assert "$" not in expression, expression
     return expression

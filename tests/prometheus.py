@@ -35,11 +35,11 @@ class Prometheus:
     """One that runs."""
 
     def __init__(self, address: str) -> None:
-        self._address = address
+        self.address = address
 
     def ask(self, path: str, **query: str) -> Any:
         """What its API answers."""
-        with urlopen(f"{self._address}/api/v1/{path}?{urlencode(query)}", timeout=_SECONDS) as reply:  # noqa: S310 - our own
+        with urlopen(f"{self.address}/api/v1/{path}?{urlencode(query)}", timeout=_SECONDS) as reply:  # noqa: S310 - our own
             answer = json.load(reply)
         assert answer["status"] == "success", answer
         return answer["data"]
@@ -59,16 +59,19 @@ class Prometheus:
 
 
 @contextmanager
-def scraping(folder: Path, targets: Sequence[str], rules: Path | None = None) -> Iterator[Prometheus]:
-    """A Prometheus that looks at servers every half second.
+def scraping(
+    folder: Path, targets: Sequence[str], rules: Path | None = None, every: str = "500ms"
+) -> Iterator[Prometheus]:
+    """A Prometheus that looks at servers.
 
     Args:
         folder: For its data.
         targets: HOST:PORT of metrics.
         rules: Its alerts.
+        every: How often it looks, as Prometheus writes it.
     """
     config = {
-        "global": {"scrape_interval": "500ms", "scrape_timeout": "500ms", "evaluation_interval": "1s"},
+        "global": {"scrape_interval": every, "scrape_timeout": every, "evaluation_interval": "1s"},
         "rule_files": [str(rules)] if rules else [],
         "scrape_configs": [{"job_name": "segue", "static_configs": [{"targets": list(targets)}]}],
     }

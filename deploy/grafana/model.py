@@ -36,12 +36,14 @@ def _requests() -> list[parts.Panel]:
     quantiles = [(f"histogram_quantile({q}, {latency})", f"p{100 * q:g}") for q in (0.5, 0.95, 0.99)]
     ended = 'segue_requests_total{model="$model"'
     return [
-        parts.lines(
-            "Requests",
-            "Requests per second, by how they end.",
-            "reqps",
-            [(f"sum by (method, code) (rate({ended}}}{_RATE}))", "{{method}}: {{code}}")],
-            stacked=True,
+        parts.by_code(
+            parts.lines(
+                "Requests",
+                "Requests per second, by how they end.",
+                "reqps",
+                [(f"sum by (method, code) (rate({ended}}}{_RATE}))", "{{method}}: {{code}}")],
+                stacked=True,
+            )
         ),
         parts.lines("Latency", "Of answers, from the request's bytes to the answer's bytes.", "s", quantiles),
         parts.lines(
@@ -49,12 +51,14 @@ def _requests() -> list[parts.Panel]:
             "Of all kinds, the client's own mistakes included.",
             "percentunit",
             [(f'sum(rate({ended}, code!="OK"}}{_RATE})) / sum(rate({ended}}}{_RATE}))', "share")],
+            usual=0.05,
         ),
         parts.lines(
             "Refused",
             "Requests for which there was no room or no time, per second.",
             "reqps",
             [(f'sum by (reason) (rate(segue_refused_requests_total{{model="$model"}}{_RATE}))', "{{reason}}")],
+            none="None was refused",
         ),
     ]
 
@@ -107,6 +111,7 @@ def _batches() -> list[parts.Panel]:
             "percentunit",
             [(f"sum(rate({padding}{_RATE})) / (sum(rate({padding}{_RATE})) + sum(rate({rows}{_RATE})))", "share")],
             span=8,
+            usual=1,
         ),
     ]
 

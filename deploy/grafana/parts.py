@@ -29,6 +29,11 @@ Panel = Builder[models.Panel]
 Query = tuple[str, str]
 """An expression, and the legend of its series."""
 
+COLOURS = {"onnxruntime-c": "blue", "openvino": "orange", "torch": "super-light-yellow", "tensorrt": "green"}
+"""Of each kind of backend on all panels, by what its name contains. Violet is for marks, red for what is bad."""
+
+_DASHED = {"fill": "dash", "dash": [6, 4]}
+
 
 def begin(title: str, uid: str, description: str) -> builders.Dashboard:
     """A dashboard without panels; it has links to the others, and a variable for the datasource."""
@@ -82,7 +87,15 @@ def target(query: Query, number: int = 0, *, instant: bool = False, is_heatmap: 
 
 
 def lines(
-    title: str, words: str, unit: str, of: Sequence[Query], *, span: int = 12, stacked: bool = False
+    title: str,
+    words: str,
+    unit: str,
+    of: Sequence[Query],
+    *,
+    span: int = 12,
+    stacked: bool = False,
+    none: str = "",
+    usual: float | None = None,
 ) -> timeseries.Panel:
     """Values over time.
 
@@ -93,6 +106,8 @@ def lines(
         of: What is shown.
         span: How wide it is, in columns.
         stacked: Whether the values add up to something.
+        none: What to say while there is nothing to show.
+        usual: A value up to which the axis reaches in any case.
     """
     panel = (
         timeseries.Panel()
@@ -109,6 +124,10 @@ def lines(
         .legend(_legend())
         .tooltip(_tooltip())
     )
+    if none:
+        panel = panel.no_value(none)
+    if usual is not None:
+        panel = panel.axis_soft_max(usual)
     if stacked:
         panel = panel.stacking(common.StackingConfig().mode(looks.StackingMode.NORMAL))
     for number, query in enumerate(of):
@@ -137,7 +156,8 @@ def number(title: str, words: str, unit: str, of: Query, *, bad: float | None = 
 
 
 def bars(title: str, words: str, unit: str, of: Query, *, span: int = 12) -> bargauge.Panel:
-    """The latest value of each series, as a bar."""
+    """The latest value of each series, as a bar; what is below zero has a colour of its own."""
+    steps = [models.Threshold(color="orange"), models.Threshold(value=0, color="blue")]
     return (
         bargauge.Panel()
         .title(title)
@@ -146,13 +166,18 @@ def bars(title: str, words: str, unit: str, of: Query, *, span: int = 12) -> bar
         .span(span)
         .height(8)
         .datasource(SOURCE)
+        .min(0)
+        .display_mode(looks.BarGaugeDisplayMode.BASIC)
         .orientation(looks.VizOrientation.HORIZONTAL)
+        .reduce_options(common.ReduceDataOptions().calcs(["lastNotNull"]))
+        .text(common.VizTextDisplayOptions().title_size(14).value_size(18))
+        .thresholds(builders.ThresholdsConfig().mode(models.ThresholdsMode.ABSOLUTE).steps(steps))
         .with_target(target(of))
     )
 
 
 def states(
-    title: str, words: str, of: Query, texts: Mapping[str, tuple[str, str]], span: int = WIDTH
+    title: str, words: str, of: Query, texts: Mapping[str, tuple[str, str]], *, span: int = WIDTH, height: int = 8
 ) -> statetimeline.Panel:
     """States over time.
 
@@ -162,6 +187,7 @@ def states(
         of: Series whose values are states.
         texts: By value, how a state is called and which colour it has.
         span: How wide it is, in columns.
+        height: How high it is, in rows.
     """
     shown = {
         value: models.ValueMappingResult(text=text, color=colour, index=index)
@@ -172,7 +198,7 @@ def states(
         .title(title)
         .description(words)
         .span(span)
-        .height(8)
+        .height(height)
         .datasource(SOURCE)
         .mappings([models.ValueMap(shown)])
         .show_value(looks.VisibilityMode.AUTO)
@@ -184,11 +210,31 @@ def states(
 
 
 def rows(
-    title: str, words: str, of: Query, *, hidden: Sequence[str] = (), unit: str = "short", span: int = 12
+    title: str,
+    words: str,
+    of: Query,
+    columns: Mapping[str, str],
+    *,
+    unit: str = "short",
+    span: int = 12,
+    none: str = "",
 ) -> table.Panel:
-    """A table of the latest values with their labels, without those that are hidden."""
-    exclude = dict.fromkeys(("Time", "__name__", "instance", "job", *hidden), True)
-    organise = models.DataTransformerConfig(id_val="organize", options={"excludeByName": exclude})
+    """A table of the latest values with their labels.
+
+    Args:
+        title: Of the panel.
+        words: What it shows.
+        of: What is shown.
+        columns: What each is called, by its label or "Value", in their order; "" for one that is not shown.
+        unit: Grafana's name of the value's unit.
+        span: How wide it is, in columns.
+        none: What to say while there is nothing to show.
+    """
+    hidden = ("Time", "__name__", "instance", "job", *(name for name, text in columns.items() if not text))
+    shown = {name: text for name, text in columns.items() if text}
+    order = {name: index for index, name in enumerate(shown)}
+    options = {"excludeByName": dict.fromkeys(hidden, True), "indexByName": order, "renameByName": shown}
+    organise = models.DataTransformerConfig(id_val="organize", options=options)
     return (
         table.Panel()
         .title(title)
@@ -197,8 +243,11 @@ def rows(
         .span(span)
         .height(8)
         .datasource(SOURCE)
+        .decimals(0 if unit == "short" else 1)
+        .no_value(none or "Nothing yet")
         .show_header(True)  # noqa: FBT003 - the SDK's builders
         .with_transformation(organise)
+        .override_by_regexp("/.*/", [models.DynamicConfigValue("custom.minWidth", 60)])
         .with_target(target(of, instant=True))
     )
 
@@ -219,6 +268,26 @@ def distribution(title: str, words: str, expression: str, *, span: int = WIDTH) 
         .scale_distribution(common.ScaleDistributionConfig().type(looks.ScaleDistribution.LINEAR))
         .with_target(target((expression, "{{le}}"), is_heatmap=True))
     )
+
+
+def by_backend(panel: timeseries.Panel) -> timeseries.Panel:
+    """Have each backend its colour, and 95th percentiles dashed."""
+    for word, colour in COLOURS.items():
+        panel = coloured(panel, f"/{word}/", colour)
+    return panel.override_by_regexp("/p95$/", [models.DynamicConfigValue("custom.lineStyle", _DASHED)])
+
+
+def coloured(panel: timeseries.Panel, pattern: str, colour: str) -> timeseries.Panel:
+    """Have series whose names match a pattern a colour that says what they are."""
+    fixed = models.FieldColor(mode=models.FieldColorModeId.FIXED, fixed_color=colour)
+    return panel.override_by_regexp(pattern, [models.DynamicConfigValue("color", fixed)])
+
+
+def by_code(panel: timeseries.Panel) -> timeseries.Panel:
+    """Have what went well, what the client got wrong, and what the server could not do, each its colour."""
+    panel = coloured(panel, "/\\bOK$/", "green")
+    panel = coloured(panel, "/(INVALID_ARGUMENT|NOT_FOUND|FAILED_PRECONDITION|UNIMPLEMENTED|CANCELLED)$/", "yellow")
+    return coloured(panel, "/(INTERNAL|UNKNOWN|UNAVAILABLE|DEADLINE_EXCEEDED|RESOURCE_EXHAUSTED|ABORTED)$/", "red")
 
 
 def _legend() -> common.VizLegendOptions:

@@ -69,12 +69,14 @@ def _load() -> list[parts.Panel]:
             [(f"sum by (model) (rate(segue_requests_total{{{_HERE}}}{_RATE}))", "{{model}}")],
             stacked=True,
         ),
-        parts.lines(
-            "Requests that do not end well",
-            "Per second, by gRPC status code.",
-            "reqps",
-            [(f'sum by (code) (rate(segue_requests_total{{{_HERE}, code!="OK"}}{_RATE}))', "{{code}}")],
-            stacked=True,
+        parts.by_code(
+            parts.lines(
+                "Requests that do not end well",
+                "Per second, by gRPC status code.",
+                "reqps",
+                [(f'sum by (code) (rate(segue_requests_total{{{_HERE}, code!="OK"}}{_RATE}))', "{{code}}")],
+                stacked=True,
+            )
         ),
         parts.lines(
             "Latency by model",
@@ -87,6 +89,7 @@ def _load() -> list[parts.Panel]:
             "Requests for which there was no room or no time, per second.",
             "reqps",
             [(f"sum by (reason) (rate(segue_refused_requests_total{{{_HERE}}}{_RATE}))", "{{reason}}")],
+            none="None was refused",
         ),
         parts.lines(
             "Waiting",
@@ -102,6 +105,7 @@ def _load() -> list[parts.Panel]:
             "In an hour, by model.",
             "short",
             [(f"sum by (model) (increase(segue_model_load_failures_total{{{_HERE}}}[1h]))", "{{model}}")],
+            none="All loaded",
         ),
     ]
 
@@ -149,6 +153,8 @@ def _gpus() -> list[parts.Panel]:
             "percentunit",
             [(f"segue_gpu_memory_used_bytes{{{_HERE}}} / segue_gpu_memory_bytes{{{_HERE}}}", name)],
             span=8,
+            none="No GPU",
+            usual=1,
         ),
         parts.lines(
             "GPU use",
@@ -156,6 +162,10 @@ def _gpus() -> list[parts.Panel]:
             "percentunit",
             [(f"segue_gpu_utilization_ratio{{{_HERE}}}", name)],
             span=8,
+            none="No GPU",
+            usual=1,
         ),
-        parts.lines("GPU power", "Drawn.", "watt", [(f"segue_gpu_power_watts{{{_HERE}}}", name)], span=8),
+        parts.lines(
+            "GPU power", "Drawn.", "watt", [(f"segue_gpu_power_watts{{{_HERE}}}", name)], span=8, none="No GPU"
+        ),
     ]
