@@ -5,7 +5,7 @@ and the server answers by its own choice in between; what is compared is the med
 within rounds, for a machine that others use too slows down alike what runs together.
 
 - The *fastest* backend of a batch size is the one with the least median over the rounds.
-- Another one is *as fast* if the 95 % interval of the ratio of the two, paired by rounds, has a value from 0.97 to 1.03.
+- Another one is *as fast* if the 95 % interval of the ratio of both, paired by rounds, has a value from 0.97 to 1.03.
 - A backend *wins* a batch size if it is the fastest and none is as fast.
 - The choice is *right* if the selected backend is the fastest, or as fast.
 - It is *quick* if the median ratio of its times to the fastest backend's, paired by rounds, is at most 1.05.

@@ -1,4 +1,4 @@
-"""Times as a client sees them, of one server process: with each backend pinned in turn, and with the server's own choice.
+"""Times as a client sees them, of one server process: each backend pinned in turn, and the server's own choice.
 
 One client sends the same request again as soon as it is answered, so a batch is what one request holds.
 """
@@ -50,9 +50,10 @@ class Pace:
 
 
 class Client:
-    """Asks one server, and steers it."""
+    """Asks one server for one model, and steers it."""
 
-    def __init__(self, channel: grpc.Channel) -> None:
+    def __init__(self, channel: grpc.Channel, model: str) -> None:
+        self.model = model
         self._predict: grpc.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(METHOD)
         self._overview: grpc.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary("/segue.Admin/GetOverview")
         self._set: grpc.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary("/segue.Admin/SetBackends")
@@ -67,27 +68,27 @@ class Client:
             taken.append(time.perf_counter() - begin)
         return taken
 
-    def pin(self, model: str, backends: Sequence[str]) -> None:
+    def pin(self, backends: Sequence[str]) -> None:
         """Prefer backends; none lets the server choose."""
-        request = admin_pb2.SetBackendsRequest(model=model, backends=backends)
+        request = admin_pb2.SetBackendsRequest(model=self.model, backends=backends)
         self._set(request.SerializeToString(), timeout=_CALL_SECONDS)
 
-    def overview(self, model: str) -> dict[str, Any]:
-        """What the server says of a model; see docs/status-page.md."""
-        request = admin_pb2.GetOverviewRequest(model=model)
+    def overview(self) -> dict[str, Any]:
+        """What the server says of the model; see docs/status-page.md."""
+        request = admin_pb2.GetOverviewRequest(model=self.model)
         reply = admin_pb2.GetOverviewReply.FromString(self._overview(request.SerializeToString(), timeout=60))
         told: dict[str, Any] = json.loads(reply.json)
         return told
 
-    def selected(self, model: str, rows: int) -> str:
+    def selected(self, rows: int) -> str:
         """The backend that is selected for batches of so many rows; empty before the first."""
-        buckets = self.overview(model)["signatures"][0]["buckets"]
+        buckets = self.overview()["signatures"][0]["buckets"]
         return next((bucket["selected"] for bucket in buckets if bucket["rows"] == rows), "")
 
 
 @contextmanager
-def serving(repository: Path, folder: Path, *options: str) -> Iterator[Client]:
-    """A client of a server process that has all of this machine's backends, and knows nothing of them yet.
+def serving(repository: Path, folder: Path, *options: str) -> Iterator[grpc.Channel]:
+    """A channel to a server process that has all of this machine's backends, and knows nothing of them yet.
 
     Args:
         repository: What it serves.
@@ -96,17 +97,22 @@ def serving(repository: Path, folder: Path, *options: str) -> Iterator[Client]:
     """
     batching = folder / "batching.pbtxt"
     batching.write_text(_BATCHING)
-    more = ("--admin", "--backends", "auto", "--state-folder", "", "--cache-folder", str(folder / "cache"))
-    more += ("--batching-parameters-file", str(batching), *options)
-    server = ServerProcess(repository, *more, log=folder / "server.log")
+    settings = {
+        "--backends": "auto",
+        "--state-folder": "",
+        "--cache-folder": str(folder / "cache"),
+        "--batching-parameters-file": str(batching),
+    }
+    given = [part for setting in settings.items() for part in setting]
+    server = ServerProcess(repository, "--admin", *given, *options, log=folder / "server.log")
     with (
         running(server),
         grpc.insecure_channel(server.address, options=[("grpc.max_receive_message_length", -1)]) as channel,
     ):
-        yield Client(channel)
+        yield channel
 
 
-def wait_for_backends(client: Client, model: str, seconds: float) -> dict[str, str]:
+def wait_for_backends(client: Client, seconds: float) -> dict[str, str]:
     """Wait until every backend is proved or rejected; returns why some are not there, by name.
 
     Raises:
@@ -114,59 +120,56 @@ def wait_for_backends(client: Client, model: str, seconds: float) -> dict[str, s
     """
     end = time.monotonic() + seconds
     while True:
-        backends = client.overview(model)["backends"]
+        backends = client.overview()["backends"]
         if not _UNDECIDED & {backend["stage"] for backend in backends}:
             return {one["name"]: one["reason"] for one in backends if one["stage"] == "rejected"}
         if time.monotonic() > end:
-            raise TimeoutError(f"{model}: {[(one['name'], one['stage']) for one in backends]} after {seconds} s")
+            raise TimeoutError(f"{client.model}: {[(one['name'], one['stage']) for one in backends]} after {seconds} s")
         time.sleep(_POLL_SECONDS)
 
 
-def wait_for_calibration(client: Client, model: str, seconds: float) -> None:
+def wait_for_calibration(client: Client, seconds: float) -> None:
     """Leave the server alone until it has tried on golden inputs what it wants to try, or for so long."""
     before, since, end = -1, time.monotonic(), time.monotonic() + seconds
     while (now := time.monotonic()) < end and now - since < _QUIET_SECONDS:
-        (signature,) = client.overview(model)["signatures"]
+        (signature,) = client.overview()["signatures"]
         runs = sum(one["samples"] for bucket in signature["buckets"] for one in bucket["backends"])
         if runs != before:
             before, since = runs, now
         time.sleep(_POLL_SECONDS)
 
 
-def settle(client: Client, model: str, rows: int, request: bytes, pace: Pace) -> bool:
+def settle(client: Client, rows: int, request: bytes, pace: Pace) -> bool:
     """Send requests until the choice has stayed for a while; returns whether it did before time was up."""
     end, kept, last = time.monotonic() + pace.settling, 0, ""
     begin = time.monotonic()
     while time.monotonic() < end:
         sent = len(client.turn(request, pace.seconds / 2, least=1))
-        now = client.selected(model, rows)
+        now = client.selected(rows)
         kept, last = (kept + sent, now) if now == last else (0, now)
         if kept >= _LEAST and time.monotonic() - begin >= 2 * pace.seconds:
             return True
     return False
 
 
-def measure(
-    client: Client, model: str, rows: int, request: bytes, pace: Pace, choice: Sequence[str] = ()
-) -> Measured:
+def measure(client: Client, rows: int, request: bytes, pace: Pace, choice: Sequence[str] = ()) -> Measured:
     """Take the times of one batch size: in each round a turn of every backend alone and one of the choice.
 
     Args:
-        client: Of the server.
-        model: Which.
+        client: Of the server and the model.
         rows: Of the request.
         request: The same for all.
         pace: How long.
         choice: What is judged: the server's own, or pinned backends.
     """
-    (signature,) = client.overview(model)["signatures"]
+    (signature,) = client.overview()["signatures"]
     backends = [one["backend"] for one in signature["buckets"][0]["backends"]]
     alone: dict[str, list[float]] = {name: [] for name in backends}
     chosen: list[float] = []
     selected: list[str] = []
     for number in range(pace.rounds):
         for name in _turned([*backends, ""], number):
-            client.pin(model, [name] if name else choice)
+            client.pin([name] if name else choice)
             taken = client.turn(request, pace.seconds)
             # The first third warms up what another backend has pushed out of the caches.
             typical = median(taken[len(taken) // 3 :])
@@ -174,8 +177,8 @@ def measure(
                 alone[name].append(typical)
             else:
                 chosen.append(typical)
-                selected.append(client.selected(model, rows))
-    client.pin(model, ())
+                selected.append(client.selected(rows))
+    client.pin(())
     return Measured(alone, chosen, selected)
 
 

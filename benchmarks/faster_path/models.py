@@ -1,9 +1,10 @@
 """The models: two real ones, and small ones of our own in which one or another backend is at its best.
 
-Ours are written as ONNX files without TensorFlow, with answers by ONNX's reference implementation for the proofs. Weights
-are random and change nothing about the time that a run takes.
+Ours are written as ONNX files without TensorFlow, with answers by ONNX's reference implementation for the proofs.
+Weights are random and change nothing about the time that a run takes.
 """
 
+import itertools
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
@@ -158,8 +159,9 @@ def sensors(width: int = 16384) -> Graph:
 
 def perceptron(widths: tuple[int, ...] = (32, 64, 64, 8)) -> Graph:
     """A table's row into a few dense layers: next to nothing to compute."""
-    rng, constants, steps, value = np.random.default_rng(3), {}, [], "x"
-    for number, (before, after) in enumerate(zip(widths, widths[1:], strict=False)):
+    constants: dict[str, Array] = {}
+    rng, steps, value = np.random.default_rng(3), [], "x"
+    for number, (before, after) in enumerate(itertools.pairwise(widths)):
         constants |= {f"w{number}": _weights(rng, before, after), f"b{number}": _weights(rng, after)}
         is_last = number == len(widths) - 2
         steps.append(f"sum{number} = Gemm({value}, w{number}, b{number})")
@@ -206,7 +208,8 @@ def write(graph: Graph, folder: Path) -> None:
     signature = manifest.signatures.add(name="serving_default", onnx_file="model.onnx")
     signature.signature_def.method_name = "tensorflow/serving/predict"
     signature.batching.batchable = signature.batching.derived = True
-    rng, reference, arrays = np.random.default_rng(4), ReferenceEvaluator(model), {}
+    rng, reference = np.random.default_rng(4), ReferenceEvaluator(model)
+    arrays: dict[str, Array] = {}
     for rows in _GOLDEN_ROWS:
         x = rng.standard_normal((rows, *graph.row)).astype(np.float32) * np.float32(graph.spread)
         (y,) = reference.run(None, {"x": x})
@@ -224,4 +227,4 @@ def write(graph: Graph, folder: Path) -> None:
 
 
 def _weights(rng: np.random.Generator, *shape: int) -> Array:
-    return (rng.standard_normal(shape) / np.sqrt(shape[-1])).astype(np.float32)
+    return rng.standard_normal(shape).astype(np.float32) / np.float32(np.sqrt(shape[-1]))
