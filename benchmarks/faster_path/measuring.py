@@ -194,7 +194,7 @@ def request_of(repository: Path, model: str, rows: int) -> bytes:
 
 
 def _turned(names: Sequence[str], number: int) -> list[str]:
-    """Each name comes at each place, and before and after each other one, as the rounds go on."""
+    """Another one begins each round, and another one comes before each."""
     start = number % len(names)
     turned = [*names[start:], *names[:start]]
     return turned if number % 2 == 0 else turned[::-1]

@@ -50,16 +50,20 @@ def losses(parts: Mapping[str, Part], precision: str) -> dict[str, list[tuple[fl
     return {backend: sorted(places, reverse=True) for backend, places in found.items()}
 
 
-def faults(parts: Mapping[str, Part]) -> list[str]:
-    """What is not as it must be, in words; empty if the faster path was chosen and the measurement can tell."""
-    found = [
+def wrong(parts: Mapping[str, Part]) -> list[str]:
+    """The choices that do not hold, in words."""
+    return [
         f"{name}, {row['size']}: {verdict.selected} was selected, {verdict.fastest} is the fastest, "
         f"{verdict.ratio} times its time"
         for name, _, row, verdict in verdicts(parts)
         if not verdict.holds
     ]
+
+
+def blind(parts: Mapping[str, Part]) -> list[str]:
+    """What keeps all parts together from showing anything, in words: a constant policy would do as well."""
     lacking = sorted({"onnxruntime", "openvino", "torch"} - winners(parts))
-    found += [f"no backend of {missing} wins any batch size" for missing in lacking]
+    found = [f"no backend of {missing} wins any batch size" for missing in lacking]
     for precision in sorted({part["precision"] for part in parts.values()}):
         for backend, places in losses(parts, precision).items():
             if not places:
