@@ -9,8 +9,8 @@ from server.selection.pairs import Bucket, Pair, Table
 KEPT = 100
 FASTER, FAILING, PINNED, TRIAL, GONE, OTHER = "faster", "failing", "pinned", "trial", "gone", "other"
 KINDS = frozenset({FASTER, FAILING, PINNED, TRIAL, GONE, OTHER})
-"""Another backend is faster; the one before fails; an operator prefers another; what is hardly known is tried as the
-one that answers; the one before was taken away; none of these.
+"""Another backend is faster; the one before fails; an operator prefers another, or no longer does; what is hardly known
+is tried as the one that answers; the one before was taken away; none of these.
 """
 
 
