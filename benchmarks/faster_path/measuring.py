@@ -44,8 +44,8 @@ class Pace:
         settling: The most seconds that a batch size is given to settle in.
     """
 
-    rounds: int = 7
-    seconds: float = 0.3
+    rounds: int = 15
+    seconds: float = 0.15
     settling: float = 40.0
 
 
@@ -147,7 +147,7 @@ def settle(client: Client, rows: int, request: bytes, pace: Pace) -> bool:
         sent = len(client.turn(request, pace.seconds / 2, least=1))
         now = client.selected(rows)
         kept, last = (kept + sent, now) if now == last else (0, now)
-        if kept >= _LEAST and time.monotonic() - begin >= 2 * pace.seconds:
+        if kept >= _LEAST and time.monotonic() - begin >= 4 * pace.seconds:
             return True
     return False
 
