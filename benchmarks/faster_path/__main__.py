@@ -1,4 +1,4 @@
-"""Does each batch go the faster way? Two real models and four of ours, at both precisions, batches of 1, 4 and 16 rows.
+"""Does each batch go the faster way? Two real models and three of ours, at both precisions, batches of 1, 4 and 16 rows.
 
     python -m benchmarks.faster_path [--again] [--table] [PART ...]
 
