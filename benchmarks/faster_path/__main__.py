@@ -1,4 +1,4 @@
-"""Does each batch go the faster way? Two real models and three of ours, at both precisions, batches of 1, 4 and 16 rows.
+"""Does each batch go the faster way? Two real models and three of ours, two precisions, batches of 1, 4 and 16 rows.
 
     python -m benchmarks.faster_path [--again] [--table] [PART ...]
 
@@ -10,6 +10,7 @@ by one backend fails.
 
 import argparse
 import json
+import os
 import sys
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -51,13 +52,14 @@ def run(part: str, folder: Path) -> dict[str, Any]:
         folder: For models and for what backends compile; both are used again.
     """
     precision, model = part.split("/")
+    load = os.getloadavg()[0]
     repository = models.make(model, folder)
     with serving(repository, folder, "--precision", precision) as channel:
         client = Client(channel, model)
         absent = wait_for_backends(client, _PREPARING_SECONDS)
         wait_for_calibration(client, _CALIBRATING_SECONDS)
         rows = [measured_row(client, size, request_of(repository, model, size)) for size in ROWS]
-    return {"model": model, "precision": precision, "absent": absent, "rows": rows}
+    return {"model": model, "precision": precision, "load_before": load, "absent": absent, "rows": rows}
 
 
 def measured_row(client: Client, size: int, request: bytes) -> dict[str, Any]:
