@@ -77,6 +77,13 @@ class Verdict:
         return None if self.as_fast else self.fastest
 
 
+def joined(parts: Sequence[Measured]) -> Measured:
+    """Measurements of the same batch size one after the other as one of all their rounds."""
+    alone = {name: [time for part in parts for time in part.alone[name]] for name in parts[0].alone}
+    chosen = [time for part in parts for time in part.chosen]
+    return Measured(alone, chosen, [name for part in parts for name in part.selected])
+
+
 def judge(measured: Measured, limit: float = LIMIT) -> Verdict:
     """Judge a choice.
 

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from benchmarks.faster_path.judge import Measured, always, judge
+from benchmarks.faster_path.judge import Measured, always, joined, judge
 
 ROUNDS = 7
 SLOWDOWNS = (1.0, 3.0, 1.0, 2.0, 1.0, 4.0, 1.0)
@@ -62,6 +62,13 @@ def test_always_the_same_backend_is_judged_by_the_same_rule() -> None:
     assert always("a", one).holds
     assert always("b", one).ratio.median == pytest.approx(1.5)
     assert not always("b", one).holds
+
+
+def test_more_rounds_are_judged_together() -> None:
+    """What was selected in most of all rounds counts, and all times do."""
+    verdict = judge(joined([measured(0.015, "b"), measured(0.0101, "a"), measured(0.0101, "a")]))
+    assert (verdict.selected, verdict.holds) == ("a", True)
+    assert verdict.ratio.median == pytest.approx(1.01)
 
 
 def test_times_of_other_rounds_are_refused() -> None:
