@@ -81,7 +81,7 @@ def test_the_server_chooses_the_faster_backend_for_each_model(bench: Bench) -> N
 def test_a_policy_that_always_answers_the_same_fails_that_test(bench: Bench, backend: str) -> None:
     """The same measurement, judged alike, of a server that always answers by one of the two: it does not hold."""
     found = verdicts(bench, [backend], lambda said: not all_hold(said))
-    if {verdict.winner for verdict in found} != set(BACKENDS):
+    if all_hold(found) and {verdict.winner for verdict in found} != set(BACKENDS):
         pytest.skip("the machine is so busy that no client could tell which backend is faster")
     assert not all_hold(found), found
 
