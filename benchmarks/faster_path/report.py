@@ -23,12 +23,13 @@ def verdicts(parts: Mapping[str, Part]) -> Iterator[tuple[str, Part, Mapping[str
 
 
 def winners(parts: Mapping[str, Part]) -> set[str]:
-    """The families whose backends win some batch size: "onnxruntime", "openvino", "torch"."""
-    return {family(verdict.winner) for *_, verdict in verdicts(parts) if verdict.winner}
+    """The families that win some batch size: the fastest backend and those as fast are all theirs."""
+    fast = [{family(name) for name in (verdict.fastest, *verdict.as_fast)} for *_, verdict in verdicts(parts)]
+    return {name for families in fast if len(families) == 1 for name in families}
 
 
 def family(backend: str) -> str:
-    """A backend's family: its name up to the device."""
+    """A backend's family, "onnxruntime", "openvino" or "torch": its name up to the device."""
     return backend.partition("-")[0]
 
 
