@@ -99,6 +99,7 @@ def serving(repository: Path, folder: Path, *options: str) -> Iterator[grpc.Chan
     batching.write_text(_BATCHING)
     settings = {
         "--backends": "auto",
+        "--objective": "p50",  # what is judged
         "--state-folder": "",
         "--cache-folder": str(folder / "cache"),
         "--batching-parameters-file": str(batching),
