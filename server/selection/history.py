@@ -10,8 +10,8 @@ KEPT = 100
 FASTER, FAILING, PINNED, TRIAL, GONE, OTHER = "faster", "failing", "pinned", "trial", "gone", "other"
 LEFT = "left"
 KINDS = frozenset({FASTER, FAILING, PINNED, TRIAL, GONE, LEFT, OTHER})
-"""Another backend is faster; the one before fails; an operator prefers another; what is hardly known is tried as the
-one that answers; the one before was taken away; it leaves most batches to others; none of these.
+"""Another backend is faster; the one before fails; an operator prefers another, or no longer does; what is hardly known
+is tried as the one that answers; the one before was taken away; it leaves most batches to others; none of these.
 """
 
 

@@ -48,11 +48,12 @@ class Bucket:
         count: Batches so far; `due` is the one that is considered next.
         switched_at: The count at the last switch; `alarmed_at` at the last change for the worse.
         retry_at: When a quarantined pair is due, in seconds.
+        released: An operator's preference has ended since the last batch.
     """
 
     __slots__ = (
-        "alarmed_at", "churn", "churned_at", "count", "due", "last", "pairs", "previous", "probe", "retry_at",
-        "selected", "size", "switched_at",
+        "alarmed_at", "churn", "churned_at", "count", "due", "last", "pairs", "previous", "probe", "released",
+        "retry_at", "selected", "size", "switched_at",
     )  # fmt: skip
 
     def __init__(self, size: int) -> None:
@@ -63,6 +64,7 @@ class Bucket:
         self.previous: Pair | None = None
         self.probe: Pair | None = None
         self.count = self.due = 0
+        self.released = False
         self.switched_at = self.alarmed_at = -100
         self.churn, self.churned_at, self.retry_at = 0.0, 0.0, math.inf
 

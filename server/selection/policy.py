@@ -91,9 +91,10 @@ class Selector:
 
     def pin(self, order: Sequence[str] | str | None) -> None:
         """Serve from the first of these that is there and not quarantined; None to choose freely again."""
-        self._pinned = (order,) if isinstance(order, str) else tuple(order or ())
+        released, self._pinned = bool(self._pinned), (order,) if isinstance(order, str) else tuple(order or ())
         for bucket in self.table.buckets.values():
             bucket.due, bucket.probe = 0, None
+            bucket.released = (released or bucket.released) and not self._pinned
 
     @property
     def pinned(self) -> tuple[str, ...]:
@@ -116,7 +117,7 @@ class Selector:
             return self._fail_over(place, failed)
         place.count += 1
         selected = place.selected
-        if selected is None or selected.health.reason is not None or self._pinned:
+        if selected is None or selected.health.reason is not None or self._pinned or place.released:
             selected = self._reselect(place, now)
         if self._pinned and selected.backend in self._pinned:
             return selected.decision
@@ -194,7 +195,7 @@ class Selector:
         usable, before = self.table.usable(bucket), bucket.selected
         chosen = next((bucket.pairs[name] for name in self._pinned if bucket.pairs.get(name) in usable), None)
         if chosen is None and before is not None and before.health.reason is None:
-            chosen = before
+            chosen = self._freed(usable, before) if bucket.released else before
         if chosen is None:
             chosen = self._best(bucket, usable)
         if chosen is not before:
@@ -202,7 +203,12 @@ class Selector:
             bucket.select(chosen)
             if left is not None and left is not chosen:
                 self._note(bucket, now, left, chosen, *self._why(bucket, left, chosen))
+        bucket.released = False
         return chosen
+
+    def _freed(self, usable: list[Pair], pinned: Pair) -> Pair:
+        """Where to go on when an operator's preference ends: what is known to be better needs no new proof."""
+        return min((pair for pair in usable if pair.estimate.runs), key=self.table.cost, default=pinned)
 
     def _best(self, bucket: Bucket, usable: list[Pair]) -> Pair:
         table = self.table
@@ -226,6 +232,8 @@ class Selector:
             passed = "".join(f", {name} is {self._trouble(bucket, name)}" for name in self._pinned[:place])
             return f"pinned to {' then '.join(self._pinned)}{passed}", PINNED
         about = f", {chosen.backend} {seconds(self.table.cost(chosen))}" if chosen.estimate.runs else ""
+        if bucket.released:
+            return f"no longer pinned{about}", PINNED
         kind = GONE if left.backend not in self.table.present else _KINDS.get(left.health.state, OTHER)
         return f"{left.backend} is {self._trouble(bucket, left.backend)}{about}", kind
 
@@ -286,6 +294,9 @@ class Selector:
 
     def _note(self, bucket: Bucket, now: float, old: Pair, new: Pair, reason: str, kind: str) -> None:  # noqa: PLR0917 - a switch's facts
         self.history.append(Switch(now, bucket.size, old.backend, new.backend, reason, kind))
+        if kind == PINNED:  # an operator's switches are no reason to be slow about one's own
+            bucket.previous = None
+            return
         self._restraint.switched()
         bucket.churn = 1 + bucket.churn * math.exp((bucket.churned_at - now) / CHURN_SECONDS)
         bucket.churned_at = now

@@ -77,7 +77,7 @@ def _application(build: Callable[..., Any], path: Path, size: int) -> None:
 
 
 def _settle(model: Any, size: int) -> None:
-    """Let the moving moments be those of a batch of unlike images, as training would: else numbers grow beyond bounds."""
+    """Let the moving moments be those of a batch of unlike images, as training would: else numbers grow and grow."""
     normal = [layer for layer in model.layers if isinstance(layer, keras.layers.BatchNormalization)]
     momenta = [layer.momentum for layer in normal]
     for layer in normal:

@@ -177,6 +177,21 @@ def test_pins_hold_fall_through_and_are_lifted() -> None:
     assert server.serve(100)[-20:].count("a") >= 19
 
 
+def test_pins_cost_the_free_choice_nothing() -> None:
+    """However often an operator pins and lifts: the next batch goes to the best known backend, with the reason."""
+    server = Server({"a": 0.01, "b": 0.012, "c": 0.02})
+    server.serve(100)
+    for _ in range(30):
+        for name in "abc":
+            server.policy.pin(name)
+            assert set(server.serve(5)) == {name}
+        server.policy.pin(None)
+        assert set(server.serve(5)) == {"a"}
+        assert server.policy.history[-1].reason == "no longer pinned, a 10.0 ms"
+    server.times["a"] = 0.1
+    assert server.serve(30).count("a") <= 20
+
+
 def test_a_single_name_can_be_pinned_and_falls_through_when_it_fails() -> None:
     """A pin is a wish: while its backend is quarantined, others serve; nothing is explored meanwhile."""
     server = Server({"a": 0.01, "b": 0.02})
