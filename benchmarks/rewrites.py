@@ -1,8 +1,9 @@
 """What each graph rewrite gains: `python -m benchmarks.rewrites` measures, writes JSON and the table of docs/graph.md.
 
 Each model is exported once. ONNX Runtime then runs its graph as exported, with all rewrites, and with all but one, in
-rounds that alternate between these; a figure is the median over the rounds of the time as exported (or without the one
-rewrite) divided by the time with all. `--table` writes the table from the JSON at hand. Nothing else should run.
+rounds that alternate between these; a figure is the median over the rounds of the time as exported divided by that of
+the other graph. The models of COMPILED are compiled by PyTorch, too, each graph apart, and timed likewise. A model that
+is done is not done again (`--again` does). `--table` writes the table from the JSON at hand. Nothing else should run.
 """
 
 import argparse
@@ -11,6 +12,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import zipfile
 from collections.abc import Iterator, Mapping
@@ -25,7 +27,8 @@ from converter.exported import ExportedSignature, ExportResult
 from converter.graph.pipeline import REWRITES, rewrite
 from examples.published_models import fetch
 from server.arrays import Array
-from server.backends.interface import GraphSpec, LoadedGraph, TensorPort
+from server.backends.aot_inductor import AotInductorBackend
+from server.backends.interface import Backend, GraphSpec, LoadedGraph, TensorPort
 from server.backends.onnx_runtime import OnnxRuntimeBackend
 from server.wire.dtypes import of_dtype
 
@@ -37,17 +40,20 @@ EVERYTHING = "all"
 MADE = {
     "vit-base": ("tests.models.vit", "{}", "gelu_new"),
     "vit-base-exact": ("tests.models.vit", "{}", "gelu"),
+    "vit-4-layers": ("tests.models.vit", "{}", "gelu", "num_hidden_layers=4"),
     "bert-small": ("tests.models.networks", "bert", "{}", "hidden_size=512", "num_hidden_layers=4",
                    "num_attention_heads=8", "intermediate_size=2048"),
     "transformer.keras": ("tests.models.networks", "transformer", "{}", "width=256", "heads=8", "layers=4"),
     "resnet-50.keras": ("tests.models.networks", "resnet", "{}"),
     "efficientnet-b0.keras": ("tests.models.networks", "efficientnet", "{}"),
 }  # fmt: skip
+MODELS = (*MADE, "sleepecg-gru.keras", "basic-pitch")
+COMPILED = ("vit-4-layers", "bert-small")
 
 
 def sources(folder: Path, names: list[str]) -> Iterator[tuple[str, Path]]:
     """The models by name, written into the folder or taken from published packages."""
-    for name in names or [*MADE, "sleepecg-gru.keras", "basic-pitch"]:
+    for name in names:
         if name in MADE:
             command = [part.format(folder / name) for part in MADE[name]]
             subprocess.run([sys.executable, "-m", *command], cwd=ROOT, check=True, capture_output=True)
@@ -72,15 +78,19 @@ def measure(name: str, source: Path, rounds: int) -> dict[str, Any]:
         seconds = time.perf_counter() - begin
         graphs = {"exported": model, EVERYTHING: result.model}
         graphs |= {one: rewrite(model, variables, without=[one]).model for one in result.applied}
-        timed = {"exported", EVERYTHING, *result.applied}
-        medians = _times({key: (graphs[key], folder / f"{key}.bench.onnx") for key in timed}, signature, rounds)
+        files = {key: folder / f"{key}.bench.onnx" for key in ("exported", EVERYTHING, *result.applied)}
+        for key, path in files.items():
+            ir.save(graphs[key], path)
+        times = {"onnxruntime": _times(files, signature, rounds, OnnxRuntimeBackend("cpu"))}
+        if name in COMPILED:
+            times["pytorch"] = _times(files, signature, rounds, AotInductorBackend(folder / "compiled"))
         return {
             "model": name.removesuffix(".keras"),
             "rewrite_seconds": round(seconds, 2),
             "applied": result.applied,
             "nodes": {key: len(graph.graph) for key, graph in graphs.items()},
             "batch": max(case.batch or 0 for case in signature.cases),
-            "onnxruntime": medians,
+            **times,
         }
 
 
@@ -90,21 +100,24 @@ def _variables(export: ExportResult, index: int) -> Mapping[str, frozenset[str]]
 
 
 def _times(
-    graphs: Mapping[str, tuple[ir.Model, Path]], signature: ExportedSignature, rounds: int
+    files: Mapping[str, Path], signature: ExportedSignature, rounds: int, backend: Backend
 ) -> dict[str, dict[str, float]]:
     """Milliseconds, and how much faster than as exported: medians over rounds that alternate."""
     case = max(signature.cases, key=lambda case: case.batch or 0)
     feeds = {name: case.inputs[alias] for alias, name in signature.inputs.items() if name is not None}
-    ports = tuple(TensorPort(name, of_dtype(array.dtype).number) for name, array in feeds.items())
+    answers = {name: case.outputs[alias] for alias, name in signature.outputs.items()}
     loaded: dict[str, LoadedGraph] = {}
-    for key, (model, path) in graphs.items():
-        ir.save(model, path)
-        loaded[key] = OnnxRuntimeBackend("cpu").load(GraphSpec(path, ports, ()))
+    for key, path in files.items():
+        spec = GraphSpec(path, _ports(feeds), _ports(answers))
+        backend.prepare(spec, threading.Event())
+        loaded[key] = backend.load(spec)
     samples: dict[str, list[float]] = {key: [] for key in loaded}
     for number in range(rounds + 1):
         order = list(loaded) if number % 2 == 0 else list(reversed(loaded))
         for key in order:
             samples[key].append(_run(loaded[key], feeds, list(signature.outputs.values())))
+    for graph in loaded.values():
+        graph.close()
     warm = {key: values[1:] for key, values in samples.items()}
     return {
         key: {
@@ -115,6 +128,10 @@ def _times(
     }
 
 
+def _ports(arrays: Mapping[str, Array]) -> tuple[TensorPort, ...]:
+    return tuple(TensorPort(name, of_dtype(array.dtype).number) for name, array in arrays.items())
+
+
 def _run(graph: LoadedGraph, feeds: Mapping[str, Array], outputs: list[str]) -> float:
     begin = time.perf_counter()
     graph.run(feeds, outputs)
@@ -122,24 +139,32 @@ def _run(graph: LoadedGraph, feeds: Mapping[str, Array], outputs: list[str]) -> 
 
 
 def table(rows: list[dict[str, Any]]) -> str:
-    """The documentation's table."""
-    names = [one.name for one in REWRITES]
-    lines = [
+    """The documentation's tables: one for ONNX Runtime, one for what was compiled by PyTorch."""
+    parts = [
         "Nodes, and ONNX Runtime's speed as a multiple of that of the graph as exported; for each rewrite what the",
         "graph has and does without it alone.",
         "",
-        "| model (batch) | as exported | all rewrites | " + " | ".join(f"without {name}" for name in names) + " |",
-        "|---|---|---|" + "---|" * len(names),
+        *_lines(rows, "onnxruntime"),
+        "",
+        "The same compiled by PyTorch:",
+        "",
+        *_lines([row for row in rows if "pytorch" in row], "pytorch"),
     ]
+    return "\n".join(parts)
+
+
+def _lines(rows: list[dict[str, Any]], runtime: str) -> Iterator[str]:
+    names = [one.name for one in REWRITES]
+    yield "| model (batch) | as exported | all rewrites | " + " | ".join(f"without {name}" for name in names) + " |"
+    yield "|---|---|---|" + "---|" * len(names)
     for row in rows:
-        cells = [f"{row['nodes']['exported']:,} nodes, {row['onnxruntime']['exported']['milliseconds']:.1f} ms"]
-        for key in (EVERYTHING, *names):
-            if key in row["onnxruntime"]:
-                cells.append(f"{row['nodes'][key]:,}, {row['onnxruntime'][key]['times_exported']:.2f}x")
-            else:
-                cells.append("")
-        lines.append(f"| {row['model']} ({row['batch']}) | " + " | ".join(cells) + " |")
-    return "\n".join(lines)
+        times = row[runtime]
+        cells = [f"{row['nodes']['exported']:,} nodes, {times['exported']['milliseconds']:.1f} ms"]
+        cells += [
+            f"{row['nodes'][key]:,}, {times[key]['times_exported']:.2f}x" if key in times else ""
+            for key in (EVERYTHING, *names)
+        ]
+        yield f"| {row['model']} ({row['batch']}) | " + " | ".join(cells) + " |"
 
 
 def write_table(rows: list[dict[str, Any]]) -> None:
@@ -154,14 +179,18 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("models", nargs="*", help="some of the models; without any, all")
     parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--again", action="store_true", help="also models that are done")
     parser.add_argument("--table", action="store_true", help="write the table from the JSON that is there")
     options = parser.parse_args()
+    rows = json.loads(RESULT.read_text())["rows"] if RESULT.exists() and not options.again else []
     if not options.table:
-        with tempfile.TemporaryDirectory() as name:
-            rows = [measure(model, source, options.rounds) for model, source in sources(Path(name), options.models)]
-        RESULT.parent.mkdir(exist_ok=True)
-        RESULT.write_text(json.dumps({"machine": describe(), "rows": rows}, indent=1) + "\n")
-    rows = json.loads(RESULT.read_text())["rows"]
+        done = {row["model"] for row in rows}
+        wanted = [name for name in options.models or MODELS if name.removesuffix(".keras") not in done]
+        with tempfile.TemporaryDirectory() as folder:
+            for model, source in sources(Path(folder), wanted):
+                rows.append(measure(model, source, options.rounds))
+                RESULT.parent.mkdir(exist_ok=True)
+                RESULT.write_text(json.dumps({"machine": describe(), "rows": rows}, indent=1) + "\n")
     write_table(rows)
     print(table(rows))
 
