@@ -24,14 +24,18 @@ class Pair:
         health: Its failures.
         loaded: When the backend became available.
         exploring: Exploring batches under way.
+        then: What other buckets' estimates of the backend were (level, variance) when it was last seen here.
         decision: To serve from it; `look` is to explore it.
     """
 
-    __slots__ = ("backend", "bucket", "character", "decision", "estimate", "exploring", "health", "loaded", "look")
+    __slots__ = (
+        "backend", "bucket", "character", "decision", "estimate", "exploring", "health", "loaded", "look", "then",
+    )  # fmt: skip
 
     def __init__(self, backend: str, bucket: "Bucket", character: Character, now: float) -> None:
         self.backend, self.bucket, self.character, self.loaded = backend, bucket, character, now
         self.estimate, self.health, self.exploring = Estimate(), Health(), 0
+        self.then: dict[int, tuple[float, float]] = {}
         self.decision, self.look = Decision(backend), Decision(backend, is_exploration=True)
 
 

@@ -198,6 +198,8 @@ class Selector:
         if chosen is not before:
             left = bucket.last
             bucket.select(chosen)
+            if left is not None:
+                news.remember(self.table, left)
             if left is not None and left is not chosen:
                 self._note(bucket, now, left, chosen, *self._why(bucket, left, chosen))
         return chosen
@@ -241,6 +243,9 @@ class Selector:
             return selected
         if bucket.previous is not None and since >= CONFIRM and news.confirmed(self.table, bucket) > WORTH_KEEPING:
             self._restraint.proved_right()
+        for pair in bucket.pairs.values():
+            if pair is not selected and pair.then:
+                news.follow(self.table, pair)
         found, alarmed = weigh(self.table, bucket, selected, now), bucket.count - bucket.alarmed_at < ALARMED
         if found.better is not None and self._may_switch(bucket, selected, found, since, now):
             self._switch(bucket, selected, found.better, now)
@@ -280,6 +285,7 @@ class Selector:
         prefix = "trial: " if kind == TRIAL else ""
         reason = prefix + against(self.table, bucket, new, old)
         bucket.select(new)
+        news.remember(self.table, old)
         self._note(bucket, now, old, new, reason, kind)
 
     def _note(self, bucket: Bucket, now: float, old: Pair, new: Pair, reason: str, kind: str) -> None:  # noqa: PLR0917 - a switch's facts
@@ -298,6 +304,8 @@ class Selector:
         elif pair.health.reason is not None:
             bucket.retry_at = now
         serves = pair is bucket.selected
+        if not serves:
+            news.follow(table, pair)
         before, feared = estimate.level, estimate.alarm
         deviation = 0.0 if serves else math.sqrt(estimate.doubt(now, bucket.count) + pair.character.spread)
         value = math.log(max(outcome.seconds, 1e-9))
@@ -310,6 +318,7 @@ class Selector:
             news.recovered(table, pair, now)
         if not serves:
             news.looked(table, pair, value - before, feared, deviation)
+            news.remember(table, pair)
 
     def _blame(self, pair: Pair, failure: Failure, now: float) -> None:
         bucket = pair.bucket
