@@ -45,12 +45,14 @@ class Character:
         cold: By how much.
         silence: Seconds without a run that may make a bucket cold.
         warmed: Whether the three are known rather than assumed.
+        longest: The most runs in a row that were seen of it in a bucket.
     """
 
-    __slots__ = ("cold", "cold_runs", "mean", "runs", "silence", "spread", "tail", "warmed")
+    __slots__ = ("cold", "cold_runs", "longest", "mean", "runs", "silence", "spread", "tail", "warmed")
 
     def __init__(self) -> None:
         self.spread, self.mean, self.tail, self.runs = SPREAD, 1.0, TAIL, 0
+        self.longest = 0
         self.cold_runs, self.cold, self.silence, self.warmed = COLD_RUNS, COLD, SILENCE, False
 
     def above_level(self, objective: Objective) -> float:

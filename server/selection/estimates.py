@@ -127,6 +127,7 @@ class Estimate:
         if silence > character.silence:
             self.row = 0
         self.row += 1
+        character.longest = max(character.longest, self.row)
         cold = character.cold if self.row <= character.cold_runs else 0.0
         if not self.runs:
             return self._begin(value, now, count, character, cold)

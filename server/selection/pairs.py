@@ -50,12 +50,13 @@ class Bucket:
         previous: What a switch that is not confirmed yet left.
         probe: What the next batch shall explore.
         count: Batches so far; `due` is the one that is considered next.
+        patient_until: The count before which what is tried isn't taken back for being slow, for it may warm up.
         switched_at: The count at the last switch; `alarmed_at` at the last change for the worse.
         retry_at: When a quarantined pair is due, in seconds.
     """
 
     __slots__ = (
-        "alarmed_at", "churn", "churned_at", "count", "due", "last", "pairs", "previous", "probe", "retry_at",
+        "alarmed_at", "churn", "churned_at", "count", "due", "last", "pairs", "patient_until", "previous", "probe", "retry_at",
         "selected", "size", "switched_at",
     )  # fmt: skip
 
@@ -67,7 +68,7 @@ class Bucket:
         self.previous: Pair | None = None
         self.probe: Pair | None = None
         self.count = self.due = 0
-        self.switched_at = self.alarmed_at = -100
+        self.switched_at = self.alarmed_at = self.patient_until = -100
         self.churn, self.churned_at, self.retry_at = 0.0, 0.0, math.inf
 
     def recent_switches(self, now: float) -> float:

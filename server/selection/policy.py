@@ -36,6 +36,9 @@ TRIED, KNOWN = 20, 5  # batches since the last switch, and runs of the selected 
 PLAIN, SURE = 0.15, 1.6  # a gain, and its certainty in standard deviations, for which no restraint holds
 WORTH_KEEPING = 0.1  # the gain of a switch that turned out well
 PRICE = 0.005  # the expected improvement that a look must promise while the purse is half full
+# A backend may still be cold after so many runs in a row; so many warm ones show it; five times slower, if it is cold;
+# seconds between two searches for one that was never served for long enough.
+LONGEST_WARMING, WARM_RUNS, NOT_WARMED, WARM_PAUSE = 8, 4, 1.6, 10.0
 RETURNED = 0.7  # a backend that comes back may be another than before, twice as fast or slow
 NOT_IDLE = 3.0  # seconds that a quarantined backend waits for an idle moment before a batch is tried on it
 AGAIN = 30.0  # seconds until that is repeated, if nothing comes of it
@@ -59,7 +62,7 @@ class Selector:
         self.budget, self.history = Budget(), History()
         self._restraint, self._court = Restraint(len(self.table.buckets)), Court()
         self._pinned: tuple[str, ...] = ()
-        self._asked, self._wishes = -math.inf, 0
+        self._asked, self._wishes, self._warmed_at = -math.inf, 0, 0.0
 
     def backend_state(self, backend: str, *, available: bool, now: float, reason: str = "") -> None:
         """A backend is proved and loaded, or was taken away."""
@@ -261,9 +264,29 @@ class Selector:
             self._switch(bucket, selected, found.trial, now, TRIAL)
             bucket.alarmed_at = bucket.count  # be as quick to take it back
             return found.trial
+        else:
+            return self._warm(bucket, selected, since, now) or selected
         return selected
 
+    def _warm(self, bucket: Bucket, selected: Pair, since: int, now: float) -> Pair | None:
+        """Try, once, a backend of which too few runs in a row were seen to tell that it doesn't become faster yet."""
+        if since < TRIED or now < self._warmed_at + WARM_PAUSE or not self._restraint.allows(2, now):
+            return None
+        self._warmed_at = now
+        for pair in self.table.usable(bucket):
+            character = pair.character
+            seen = character.longest > LONGEST_WARMING or (character.warmed and character.cold_runs > 0)
+            known = seen or not pair.estimate.runs
+            if not known and pair is not selected and self.table.cost(pair) - self.table.cost(selected) < NOT_WARMED:
+                self._switch(bucket, selected, pair, now, TRIAL)
+                character.longest = LONGEST_WARMING + 1
+                bucket.patient_until = bucket.count + LONGEST_WARMING + WARM_RUNS
+                return pair
+        return None
+
     def _may_switch(self, bucket: Bucket, selected: Pair, found: Proposal, since: int, now: float) -> bool:
+        if bucket.count < bucket.patient_until and found.gain <= NOT_WARMED:
+            return False
         if found.gain <= MARGIN * (1 + bucket.recent_switches(now)):
             return False
         character, estimate = selected.character, selected.estimate
