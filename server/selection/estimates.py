@@ -49,8 +49,8 @@ class Estimate:
     """
 
     __slots__ = (
-        "alarm", "at", "chill", "down", "jump", "jumped_at", "level", "old", "onset", "recent", "row", "runs", "seen", "streak",
-        "undone", "up", "variance", "watch",
+        "alarm", "at", "chill", "down", "jump", "jumped_at", "level", "old", "onset", "recent", "row", "runs", "seen",
+        "streak", "undone", "up", "variance", "watch",
     )  # fmt: skip
 
     def __init__(self) -> None:

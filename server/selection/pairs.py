@@ -56,8 +56,8 @@ class Bucket:
     """
 
     __slots__ = (
-        "alarmed_at", "churn", "churned_at", "count", "due", "last", "pairs", "patient_until", "previous", "probe", "retry_at",
-        "selected", "size", "switched_at",
+        "alarmed_at", "churn", "churned_at", "count", "due", "last", "pairs", "patient_until", "previous", "probe",
+        "retry_at", "selected", "size", "switched_at",
     )  # fmt: skip
 
     def __init__(self, size: int) -> None:

@@ -37,8 +37,8 @@ PLAIN, SURE = 0.15, 1.6  # a gain, and its certainty in standard deviations, for
 WORTH_KEEPING = 0.1  # the gain of a switch that turned out well
 PRICE = 0.005  # the expected improvement that a look must promise while the purse is half full
 # A backend may still be cold after so many runs in a row; so many warm ones show it; five times slower, if it is cold;
-# seconds between two searches for one that was never served for long enough.
-LONGEST_WARMING, WARM_RUNS, NOT_WARMED, WARM_PAUSE = 8, 4, 1.6, 10.0
+# seconds between two searches for one that was never served for long enough; switches that must be left, one for need.
+LONGEST_WARMING, WARM_RUNS, NOT_WARMED, WARM_PAUSE, WARM_SWITCHES = 8, 4, 1.6, 10.0, 3
 RETURNED = 0.7  # a backend that comes back may be another than before, twice as fast or slow
 NOT_IDLE = 3.0  # seconds that a quarantined backend waits for an idle moment before a batch is tried on it
 AGAIN = 30.0  # seconds until that is repeated, if nothing comes of it
@@ -270,7 +270,7 @@ class Selector:
 
     def _warm(self, bucket: Bucket, selected: Pair, since: int, now: float) -> Pair | None:
         """Try, once, a backend of which too few runs in a row were seen to tell that it doesn't become faster yet."""
-        if since < TRIED or now < self._warmed_at + WARM_PAUSE or not self._restraint.allows(2, now):
+        if since < TRIED or now < self._warmed_at + WARM_PAUSE or not self._restraint.allows(WARM_SWITCHES, now):
             return None
         self._warmed_at = now
         for pair in self.table.usable(bucket):
