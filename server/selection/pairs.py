@@ -50,18 +50,19 @@ class Bucket:
         previous: What a switch that is not confirmed yet left.
         probe: What the next batch shall explore.
         count: Batches so far; `due` is the one that is considered next.
+        has_inputs: Whether there are golden inputs of this size, as far as is known.
         patient_until: The count before which what is tried isn't taken back for being slow, for it may warm up.
         switched_at: The count at the last switch; `alarmed_at` at the last change for the worse.
         retry_at: When a quarantined pair is due, in seconds.
     """
 
     __slots__ = (
-        "alarmed_at", "churn", "churned_at", "count", "due", "last", "pairs", "patient_until", "previous", "probe",
-        "retry_at", "selected", "size", "switched_at",
+        "alarmed_at", "churn", "churned_at", "count", "due", "has_inputs", "last", "pairs", "patient_until",
+        "previous", "probe", "retry_at", "selected", "size", "switched_at",
     )  # fmt: skip
 
     def __init__(self, size: int) -> None:
-        self.size = size
+        self.size, self.has_inputs = size, True
         self.pairs: dict[str, Pair] = {}
         self.selected: Pair | None = None
         self.last: Pair | None = None

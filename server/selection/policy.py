@@ -10,7 +10,7 @@ from typing import Any
 from server.selection import calibration, news, persistence
 from server.selection.blame import Court
 from server.selection.budget import Budget, Restraint
-from server.selection.character import Objective
+from server.selection.character import LONGEST_WARMING, Objective
 from server.selection.history import (
     FAILING,
     FASTER,
@@ -36,9 +36,10 @@ TRIED, KNOWN = 20, 5  # batches since the last switch, and runs of the selected 
 PLAIN, SURE = 0.15, 1.6  # a gain, and its certainty in standard deviations, for which no restraint holds
 WORTH_KEEPING = 0.1  # the gain of a switch that turned out well
 PRICE = 0.005  # the expected improvement that a look must promise while the purse is half full
-# A backend may still be cold after so many runs in a row; so many warm ones show it; five times slower, if it is cold;
-# seconds between two searches for one that was never served for long enough; switches that must be left, one for need.
-LONGEST_WARMING, WARM_RUNS, NOT_WARMED, WARM_PAUSE, WARM_SWITCHES = 8, 4, 1.6, 10.0, 3
+# So many warm runs show what was cold, and as far behind may it be for that (five times slower);
+# seconds between two searches for one that was never served for long enough; switches that must be left, one for need;
+# batches since the last switch.
+WARM_RUNS, NOT_WARMED, WARM_PAUSE, WARM_SWITCHES, UNDISTURBED = 4, 1.6, 10.0, 3, 100
 RETURNED = 0.7  # a backend that comes back may be another than before, twice as fast or slow
 NOT_IDLE = 3.0  # seconds that a quarantined backend waits for an idle moment before a batch is tried on it
 AGAIN = 30.0  # seconds until that is repeated, if nothing comes of it
@@ -168,6 +169,16 @@ class Selector:
         self._wishes += wish is not None
         return wish
 
+    def has_no_inputs(self, bucket: int) -> None:
+        """What `idle` wanted can't be run: there are no golden inputs of this size, nor will there be."""
+        self.table.buckets[bucket].has_inputs = False
+        self._wishes -= 1
+
+    def disturbed(self, seconds: float) -> None:
+        """What `idle` wanted was run, beside something else: it cost so much and tells nothing."""
+        self._wishes -= 1
+        self.budget.ran(seconds, exploring=True)
+
     def snapshot(self, now: float) -> dict[str, Any]:
         """What is selected, and each pair's state, as plain data."""
         return persistence.snapshot(self.table, self.budget, self.history, self._pinned, now)
@@ -270,7 +281,7 @@ class Selector:
 
     def _warm(self, bucket: Bucket, selected: Pair, since: int, now: float) -> Pair | None:
         """Try, once, a backend of which too few runs in a row were seen to tell that it doesn't become faster yet."""
-        if since < TRIED or now < self._warmed_at + WARM_PAUSE or not self._restraint.allows(WARM_SWITCHES, now):
+        if since < UNDISTURBED or now < self._warmed_at + WARM_PAUSE or not self._restraint.allows(WARM_SWITCHES, now):
             return None
         self._warmed_at = now
         for pair in self.table.usable(bucket):
