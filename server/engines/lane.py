@@ -43,6 +43,12 @@ class Chooser(Policy, Protocol):
     def snapshot(self, now: float) -> dict[str, Any]:
         """What is known, for people: plain data."""
 
+    def has_no_inputs(self, bucket: int) -> None:
+        """There are no golden inputs for what `idle` wanted."""
+
+    def disturbed(self, seconds: float) -> None:
+        """What `idle` wanted was run, but beside a request."""
+
 
 def _tell_nobody(_news: Switched | SteppedIn) -> None:
     """Nobody wants to know."""
@@ -180,11 +186,13 @@ class Lane:
         with self._lock:
             wanted = self.policy.idle(self._clock()) if self.policy is not None and not self._running else None
             begun = self._begun
-        if wanted is None or wanted.bucket in self._without_inputs:
+        if wanted is None or self.policy is None or wanted.bucket in self._without_inputs:
             return False
         feeds = feeds_of(wanted.bucket)
         if feeds is None:
             self._without_inputs.add(wanted.bucket)
+            with self._lock:
+                self.policy.has_no_inputs(wanted.bucket)
             return False
         begin = time.perf_counter()
         failure = self._try(self._engines[wanted.backend], feeds, outputs)
@@ -194,6 +202,8 @@ class Lane:
             alone = self._begun == begun
             if alone:  # a request beside it would have made it slow
                 self._observe(wanted, seconds, failure)
+            else:
+                self.policy.disturbed(seconds)
         return alone
 
     def _observe(self, wanted: Calibration, seconds: float, failure: Failure | None) -> None:

@@ -28,7 +28,7 @@ def affordable(table: Table, budget: Budget, pair: Pair) -> bool:
 def ask_again(table: Table, budget: Budget, now: float) -> Calibration | None:
     """A quarantined backend whose time has come; of one that abstains only requests tell whether it would answer."""
     for bucket in table.buckets.values():
-        if bucket.retry_at <= now:
+        if bucket.has_inputs and bucket.retry_at <= now:
             for name in table.present:
                 pair = bucket.pairs[name]
                 if pair.health.state is State.ABSTAINING:
@@ -42,7 +42,7 @@ def missing(table: Table, budget: Budget) -> Calibration | None:
     """What hasn't been measured yet."""
     left = budget.left()
     favourite = table.favourite()
-    for place, bucket in enumerate(table.buckets.values()):
+    for place, bucket in enumerate(bucket for bucket in table.buckets.values() if bucket.has_inputs):
         for pair in table.usable(bucket):
             if place == 0:
                 wanted = left > LEFT_TO_LEARN and _is_unsettled(pair, left)

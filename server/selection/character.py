@@ -12,6 +12,7 @@ SILENCE = 20.0  # seconds without a run in a bucket that may make it cold
 COLD_RUNS = 3  # so many runs may be cold
 COLD = 0.7  # and so much slower (twice)
 LONGEST_SILENCE = 300.0  # seconds: having stayed warm for longer once doesn't promise it
+LONGEST_WARMING = 8  # runs in a row after which no backend is still warming up
 STEP_SEEN = 0.15  # the least drop among a bucket's first runs that is taken for warming up
 SPREAD, SPREAD_RUNS, SPREAD_MEMORY = 0.0144, 8, 100  # variance of noise: 12 % until about 8 runs say otherwise
 SMALLEST_SPREAD = 1e-4  # 1 %: a clock's and a scheduler's own noise
@@ -45,12 +46,14 @@ class Character:
         cold: By how much.
         silence: Seconds without a run that may make a bucket cold.
         warmed: Whether the three are known rather than assumed.
+        longest: The most runs in a row that were seen of it in a bucket.
     """
 
-    __slots__ = ("cold", "cold_runs", "mean", "runs", "silence", "spread", "tail", "warmed")
+    __slots__ = ("cold", "cold_runs", "longest", "mean", "runs", "silence", "spread", "tail", "warmed")
 
     def __init__(self) -> None:
         self.spread, self.mean, self.tail, self.runs = SPREAD, 1.0, TAIL, 0
+        self.longest = 0
         self.cold_runs, self.cold, self.silence, self.warmed = COLD_RUNS, COLD, SILENCE, False
 
     def above_level(self, objective: Objective) -> float:

@@ -24,6 +24,7 @@ CLIP = 3.0  # standard deviations: an outlier counts as that, no matter how far 
 # Change: three runs in succession that are far out, or four that are two standard deviations out; luck alone takes
 # thousands of runs.
 STEP, ALARM, CHANGE_CLIP = 0.6, 5.0, 2.5
+EVEN, RULED_OUT, SURE = 0.5, 0.1, 20.0  # the chance of being cold: at first, when it counts as warm; logarithm of odds
 RECENT = 12  # runs from which the level after a change is taken
 MATERIAL = 0.1  # a jump that is remembered and told
 LARGE = 0.2  # a jump that one single run may show to be undone
@@ -43,12 +44,13 @@ class Estimate:
         undone: Whether the last run showed the jump undone. Whoever tells the other buckets clears it.
         alarm: Variance that it has because the serving backend jumped.
         watch: How closely its recovery is awaited; less where another bucket's tells as much for less.
+        chill: The chance that it is still cold.
         old: From before a restart, not seen since.
     """
 
     __slots__ = (
-        "alarm", "at", "down", "jump", "jumped_at", "level", "old", "onset", "recent", "row", "runs", "seen", "streak",
-        "undone", "up", "variance", "watch",
+        "alarm", "at", "chill", "down", "jump", "jumped_at", "level", "old", "onset", "recent", "row", "runs", "seen",
+        "streak", "undone", "up", "variance", "watch",
     )  # fmt: skip
 
     def __init__(self) -> None:
@@ -56,7 +58,7 @@ class Estimate:
         self.seen, self.at = -math.inf, 0
         self.jump, self.jumped_at, self.undone, self.watch = 0.0, -math.inf, False, 1.0
         self.up, self.down, self.streak, self.onset = 0.0, 0.0, 0, 0.0
-        self.alarm, self.old = 0.0, False
+        self.alarm, self.old, self.chill = 0.0, False, EVEN
         self.recent: deque[float] = deque(maxlen=RECENT)
 
     def doubt(self, now: float, count: int, character: Character | None = None) -> float:
@@ -125,12 +127,14 @@ class Estimate:
         if silence > character.silence:
             self.row = 0
         self.row += 1
+        character.longest = max(character.longest, self.row)
         cold = character.cold if self.row <= character.cold_runs else 0.0
         if not self.runs:
             return self._begin(value, now, count, character, cold)
         if self.jump > LARGE and silence > SILENCE and self._is_undone(value, cold):
             self.level -= self.jump
-            self.variance = max(5 * SMALLEST_DOUBT, (0.15 * self.jump) ** 2)
+            off = min(abs(value - self.level), abs(value - self.level - cold))
+            self.variance = max(5 * SMALLEST_DOUBT, (0.15 * self.jump) ** 2, off * off)
             self.seen, self.at, self.jump, self.undone = now, count, 0.0, True
         before, residual, noise = self.doubt(now, count), value - self.level, character.spread
         if cold:
@@ -166,17 +170,20 @@ class Estimate:
     def _without_cold(
         self, residual: float, before: float, silence: float, character: Character
     ) -> tuple[float, float, float]:
-        """A run that may be cold: the residual without that, its noise, and how cold it was."""
+        """A run that may be cold: the residual without what is likely of that, its noise, and how cold it was."""
         cold, spread = character.cold, character.spread
-        if before + spread > cold * cold / 9:  # too little is known to tell: half of it
-            return residual - cold / 2, spread + cold * cold / 4, cold
-        if residual > cold / 2:
-            return residual - cold, spread + cold * cold / 16, cold
         if self.row == 1:
-            self.row = character.cold_runs + 1
-            if abs(residual) < cold / 4 and not self.jump and not self.undone:
-                character.silence = max(character.silence, min(silence, LONGEST_SILENCE))
-        return residual, spread, 0.0
+            self.chill = EVEN
+        exponent = cold * (2 * residual - cold) / (2 * (before + spread))
+        odds = self.chill / (1 - self.chill) * math.exp(max(-SURE, min(exponent, SURE)))
+        share = self.chill = min(odds / (1 + odds), 1 - RULED_OUT)
+        if share < RULED_OUT:
+            if self.row == 1:
+                self.row = character.cold_runs + 1
+                if not self.jump and not self.undone:
+                    character.silence = max(character.silence, min(silence, LONGEST_SILENCE))
+            return residual, spread, 0.0
+        return residual - share * cold, spread + (share * (1 - share) + share / 16) * cold * cold, cold
 
     def _changed(self, residual: float, noise: float, character: Character) -> float:
         z = residual / math.sqrt(noise)

@@ -16,9 +16,42 @@ SAME_TIME = 300.0  # seconds between the jumps of what fell together and most li
 UNMOVED, MOVED = 0.4, 0.6  # of a feared jump: less is none of it, more is all of it
 SURPRISE, TAKEN = 3.0, 0.7  # standard deviations below what was expected, and how much of it is feared elsewhere
 CONFIRMED = 0.2  # a backend worth switching to in one bucket may have moved by so much in the others
+FOLLOWED, NOT_FOLLOWED = 0.85, 0.3  # of what other buckets show a level to have moved, and what of it stays in doubt
+SHOWN = 2.5  # standard deviations by which other buckets must have moved
 FIRST_RUNS = 12  # in which a backend is seen warming up, if they come within
 FIRST_SECONDS = 300.0  # of loading
 NOT_CLOSELY = 0.2  # the watch kept for recovery where a cheaper bucket tells
+
+
+def remember(table: Table, pair: Pair) -> None:
+    """Note where the backend stands in other buckets, at a moment when it is known in this one."""
+    pair.then = {
+        sibling.bucket.size: (sibling.estimate.level, sibling.estimate.variance)
+        for sibling in table.siblings(pair)
+        if sibling.estimate.runs
+    }
+
+
+def follow(table: Table, pair: Pair) -> None:
+    """Move a level by what the backend's other buckets have shown since it was last seen in this one.
+
+    A server sees a backend daily in the bucket where it serves, and hardly ever where it doesn't.
+    """
+    estimate, weight, moved = pair.estimate, 0.0, 0.0
+    for size, (level, variance) in pair.then.items():
+        other = table.buckets[size].pairs[pair.backend].estimate
+        if other.seen > estimate.seen:
+            certainty = 1 / (variance + other.variance)
+            weight += certainty
+            moved += certainty * (other.level - level)
+    if not weight or abs(moved) < MATERIAL * weight or moved * moved < SHOWN * SHOWN * weight:
+        return
+    moved *= FOLLOWED / weight
+    estimate.level += moved
+    estimate.variance = min(estimate.variance, 0.1) + (NOT_FOLLOWED * moved) ** 2
+    if estimate.jump:
+        estimate.jump = max(0.0, estimate.jump + moved)
+    remember(table, pair)
 
 
 def jumped(table: Table, pair: Pair, jump: float) -> None:
@@ -54,6 +87,7 @@ def recovered(table: Table, pair: Pair, now: float) -> None:
         together = abs(estimate.jumped_at - pair.estimate.jumped_at) < SAME_TIME
         if estimate.jump > MATERIAL and together and sibling is not bucket.selected:
             estimate.revert(now, bucket.count)
+            remember(table, sibling)
             bucket.due = 0
 
 
@@ -75,6 +109,7 @@ def looked(table: Table, pair: Pair, moved: float, feared: float, deviation: flo
                 estimate.level += math.sqrt(estimate.alarm)
             estimate.reassure()
             estimate.variance += SMALLEST_DOUBT
+            remember(table, sibling)
             sibling.bucket.due = 0
     if pair.estimate.runs > 1 and moved < -SURPRISE * deviation:
         pair.estimate.unsettle(TAKEN * moved)

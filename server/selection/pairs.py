@@ -24,14 +24,18 @@ class Pair:
         health: Its failures.
         loaded: When the backend became available.
         exploring: Exploring batches under way.
+        then: What other buckets' estimates of the backend were (level, variance) when it was last seen here.
         decision: To serve from it; `look` is to explore it.
     """
 
-    __slots__ = ("backend", "bucket", "character", "decision", "estimate", "exploring", "health", "loaded", "look")
+    __slots__ = (
+        "backend", "bucket", "character", "decision", "estimate", "exploring", "health", "loaded", "look", "then",
+    )  # fmt: skip
 
     def __init__(self, backend: str, bucket: "Bucket", character: Character, now: float) -> None:
         self.backend, self.bucket, self.character, self.loaded = backend, bucket, character, now
         self.estimate, self.health, self.exploring = Estimate(), Health(), 0
+        self.then: dict[int, tuple[float, float]] = {}
         self.decision, self.look = Decision(backend), Decision(backend, is_exploration=True)
 
 
@@ -46,18 +50,20 @@ class Bucket:
         previous: What a switch that is not confirmed yet left.
         probe: What the next batch shall explore.
         count: Batches so far; `due` is the one that is considered next.
+        has_inputs: Whether there are golden inputs of this size, as far as is known.
+        patient_until: The count before which what is tried isn't taken back for being slow, for it may warm up.
         switched_at: The count at the last switch; `alarmed_at` at the last change for the worse.
         retry_at: When a quarantined pair is due, in seconds.
         released: An operator's preference has ended since the last batch.
     """
 
     __slots__ = (
-        "alarmed_at", "churn", "churned_at", "count", "due", "last", "pairs", "previous", "probe", "released",
-        "retry_at", "selected", "size", "switched_at",
+        "alarmed_at", "churn", "churned_at", "count", "due", "has_inputs", "last", "pairs", "patient_until",
+        "previous", "probe", "released", "retry_at", "selected", "size", "switched_at",
     )  # fmt: skip
 
     def __init__(self, size: int) -> None:
-        self.size = size
+        self.size, self.has_inputs = size, True
         self.pairs: dict[str, Pair] = {}
         self.selected: Pair | None = None
         self.last: Pair | None = None
@@ -65,7 +71,7 @@ class Bucket:
         self.probe: Pair | None = None
         self.count = self.due = 0
         self.released = False
-        self.switched_at = self.alarmed_at = -100
+        self.switched_at = self.alarmed_at = self.patient_until = -100
         self.churn, self.churned_at, self.retry_at = 0.0, 0.0, math.inf
 
     def recent_switches(self, now: float) -> float:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from server.selection.budget import Budget
-from server.selection.character import LONGEST_SILENCE, Character
+from server.selection.character import LONGEST_SILENCE, LONGEST_WARMING, Character
 from server.selection.history import KEPT, KINDS, OTHER, History, Switch
 from server.selection.pairs import Bucket, Pair, Table
 from server.selection.states import State
@@ -107,6 +107,7 @@ def restore(table: Table, history: History, data: object, now: float) -> None:
         table.add(name, -math.inf)
         for key, value in values.items():
             setattr(table.characters[name], key, value)
+        table.characters[name].longest = LONGEST_WARMING + 1  # known from before, and not to be tried at each restart
     for (name, size), (level, variance, runs, jump) in pairs.items():
         if size in table.buckets:
             bucket = table.buckets[size]

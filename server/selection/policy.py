@@ -10,7 +10,7 @@ from typing import Any
 from server.selection import calibration, news, persistence
 from server.selection.blame import Court
 from server.selection.budget import Budget, Restraint
-from server.selection.character import Objective
+from server.selection.character import LONGEST_WARMING, Objective
 from server.selection.history import (
     FAILING,
     FASTER,
@@ -37,6 +37,10 @@ TRIED, KNOWN = 20, 5  # batches since the last switch, and runs of the selected 
 PLAIN, SURE = 0.15, 1.6  # a gain, and its certainty in standard deviations, for which no restraint holds
 WORTH_KEEPING = 0.1  # the gain of a switch that turned out well
 PRICE = 0.005  # the expected improvement that a look must promise while the purse is half full
+# So many warm runs show what was cold, and as far behind may it be for that (five times slower);
+# seconds between two searches for one that was never served for long enough; switches that must be left, one for need;
+# batches since the last switch.
+WARM_RUNS, NOT_WARMED, WARM_PAUSE, WARM_SWITCHES, UNDISTURBED = 4, 1.6, 10.0, 3, 100
 RETURNED = 0.7  # a backend that comes back may be another than before, twice as fast or slow
 NOT_IDLE = 3.0  # seconds that a quarantined backend waits for an idle moment before a batch is tried on it
 AGAIN = 30.0  # seconds until that is repeated, if nothing comes of it
@@ -61,7 +65,7 @@ class Selector:
         self.budget, self.history = Budget(), History()
         self._restraint, self._court = Restraint(len(self.table.buckets)), Court()
         self._pinned: tuple[str, ...] = ()
-        self._asked, self._wishes = -math.inf, 0
+        self._asked, self._wishes, self._warmed_at = -math.inf, 0, 0.0
 
     def backend_state(self, backend: str, *, available: bool, now: float, reason: str = "") -> None:
         """A backend is proved and loaded, or was taken away."""
@@ -168,6 +172,16 @@ class Selector:
         self._wishes += wish is not None
         return wish
 
+    def has_no_inputs(self, bucket: int) -> None:
+        """What `idle` wanted can't be run: there are no golden inputs of this size, nor will there be."""
+        self.table.buckets[bucket].has_inputs = False
+        self._wishes -= 1
+
+    def disturbed(self, seconds: float) -> None:
+        """What `idle` wanted was run, beside something else: it cost so much and tells nothing."""
+        self._wishes -= 1
+        self.budget.ran(seconds, exploring=True)
+
     def snapshot(self, now: float) -> dict[str, Any]:
         """What is selected, and each pair's state, as plain data."""
         return persistence.snapshot(self.table, self.budget, self.history, self._pinned, now)
@@ -201,6 +215,8 @@ class Selector:
         if chosen is not before:
             left = bucket.last
             bucket.select(chosen)
+            if left is not None:
+                news.remember(self.table, left)
             if left is not None and left is not chosen:
                 self._note(bucket, now, left, chosen, *self._why(bucket, left, chosen))
         bucket.released = False
@@ -251,6 +267,9 @@ class Selector:
             return selected
         if bucket.previous is not None and since >= CONFIRM and news.confirmed(self.table, bucket) > WORTH_KEEPING:
             self._restraint.proved_right()
+        for pair in bucket.pairs.values():
+            if pair is not selected and pair.then:
+                news.follow(self.table, pair)
         found, alarmed = weigh(self.table, bucket, selected, now), bucket.count - bucket.alarmed_at < ALARMED
         if found.better is not None and self._may_switch(bucket, selected, found, since, now):
             self._switch(bucket, selected, found.better, now)
@@ -266,9 +285,29 @@ class Selector:
             self._switch(bucket, selected, found.trial, now, TRIAL)
             bucket.alarmed_at = bucket.count  # be as quick to take it back
             return found.trial
+        else:
+            return self._warm(bucket, selected, since, now) or selected
         return selected
 
+    def _warm(self, bucket: Bucket, selected: Pair, since: int, now: float) -> Pair | None:
+        """Try, once, a backend of which too few runs in a row were seen to tell that it doesn't become faster yet."""
+        if since < UNDISTURBED or now < self._warmed_at + WARM_PAUSE or not self._restraint.allows(WARM_SWITCHES, now):
+            return None
+        self._warmed_at = now
+        for pair in self.table.usable(bucket):
+            character = pair.character
+            seen = character.longest > LONGEST_WARMING or (character.warmed and character.cold_runs > 0)
+            known = seen or not pair.estimate.runs
+            if not known and pair is not selected and self.table.cost(pair) - self.table.cost(selected) < NOT_WARMED:
+                self._switch(bucket, selected, pair, now, TRIAL)
+                character.longest = LONGEST_WARMING + 1
+                bucket.patient_until = bucket.count + LONGEST_WARMING + WARM_RUNS
+                return pair
+        return None
+
     def _may_switch(self, bucket: Bucket, selected: Pair, found: Proposal, since: int, now: float) -> bool:
+        if bucket.count < bucket.patient_until and found.gain <= NOT_WARMED:
+            return False
         if found.gain <= MARGIN * (1 + bucket.recent_switches(now)):
             return False
         character, estimate = selected.character, selected.estimate
@@ -290,6 +329,7 @@ class Selector:
         prefix = "trial: " if kind == TRIAL else ""
         reason = prefix + against(self.table, bucket, new, old)
         bucket.select(new)
+        news.remember(self.table, old)
         self._note(bucket, now, old, new, reason, kind)
 
     def _note(self, bucket: Bucket, now: float, old: Pair, new: Pair, reason: str, kind: str) -> None:  # noqa: PLR0917 - a switch's facts
@@ -311,6 +351,8 @@ class Selector:
         elif pair.health.reason is not None:
             bucket.retry_at = now
         serves = pair is bucket.selected
+        if not serves:
+            news.follow(table, pair)
         before, feared = estimate.level, estimate.alarm
         deviation = 0.0 if serves else math.sqrt(estimate.doubt(now, bucket.count) + pair.character.spread)
         value = math.log(max(outcome.seconds, 1e-9))
@@ -323,6 +365,7 @@ class Selector:
             news.recovered(table, pair, now)
         if not serves:
             news.looked(table, pair, value - before, feared, deviation)
+            news.remember(table, pair)
 
     def _blame(self, pair: Pair, failure: Failure, now: float) -> None:
         bucket = pair.bucket

@@ -12,7 +12,7 @@ HEARSAY = 0.5  # of a failure's weight in the backend's other buckets
 FIRST_PAUSE, GROWTH, LONGEST_PAUSE = 5.0, 2.0, 300.0  # seconds until a quarantined backend is asked, and asked again
 MOST_TRIES = 40  # beyond which the pause has long stopped growing
 ANOTHER = 4.0  # times the pause, where a smaller bucket of the same backend is asked for less
-ANSWERS = 2  # in succession end a quarantine; twice as many after a relapse
+ANSWERS, MOST_ANSWERS = 2, 16  # in succession end a quarantine; twice as many after each relapse
 RELAPSE = 300.0  # seconds: who fails again within them hadn't healed
 LEAVES = 8  # batches left to others, beyond those answered, after which a backend doesn't serve
 
@@ -64,7 +64,7 @@ class Health:
             return False
         self.answers += 1
         self.retry_at = now
-        return self.answers >= ANSWERS * (2 if self.relapses else 1)
+        return self.answers >= min(ANSWERS << min(self.relapses, MOST_TRIES), MOST_ANSWERS)
 
     def fail(self, now: float, failure: Failure) -> None:
         """A run failed through the backend's fault."""

@@ -23,6 +23,8 @@ class Told:
     outcomes: list[Outcome] = field(default_factory=list)
     available: list[str] = field(default_factory=list)
     pinned: Sequence[str] | None = None
+    without_inputs: list[int] = field(default_factory=list)
+    disturbances: list[float] = field(default_factory=list)
     known: dict[str, Any] = field(default_factory=dict)
 
     def backend_state(self, backend: str, *, available: bool, now: float) -> None:
@@ -63,6 +65,14 @@ class Told:
         if not isinstance(data, dict) or "observed" not in data:
             raise ValueError("nothing was observed")
         self.known = data
+
+    def has_no_inputs(self, bucket: int) -> None:
+        """Remember it."""
+        self.without_inputs.append(bucket)
+
+    def disturbed(self, seconds: float) -> None:
+        """Remember it."""
+        self.disturbances.append(seconds)
 
     def snapshot(self, now: float) -> dict[str, Any]:
         """Nothing is explained."""

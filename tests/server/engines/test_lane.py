@@ -190,7 +190,7 @@ def test_an_idle_run_that_fails_is_told_whatever_it_raises(bad: Callable[[Array]
 
 
 def test_an_idle_run_beside_a_request_teaches_nothing() -> None:
-    """What a request has slowed says nothing about the engine; and while a request runs, none is begun."""
+    """What a request has slowed says nothing about the engine, but is paid for; while a request runs, none is begun."""
     began, go_on = threading.Event(), threading.Event()
 
     def slow(x: Array) -> Array:
@@ -205,6 +205,7 @@ def test_an_idle_run_beside_a_request_teaches_nothing() -> None:
         lane.run(batch(), ["y"])
         go_on.set()
     assert [outcome.backend for outcome in policy.outcomes] == ["first"]
+    assert len(policy.disturbances) == 1
     began.clear()
     go_on.clear()
     policy.order = ["second"]
@@ -265,4 +266,4 @@ def test_sizes_without_golden_inputs_are_asked_for_once() -> None:
 
     for _ in range(3):
         assert not lane.calibrate(none, ["y"])
-    assert asked == [2]
+    assert asked == policy.without_inputs == [2]

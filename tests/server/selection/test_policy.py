@@ -274,3 +274,31 @@ def test_what_was_not_asked_for_is_free() -> None:
             server.policy.observe(Outcome(None, 1, name, server.times[name], None), 0.0)
     assert server.policy.budget.explored == 0
     assert server.serve(10, idle=False) == ["a"] * 10
+
+
+def test_a_size_without_golden_inputs_starves_no_other() -> None:
+    """What can't be calibrated isn't asked for again, and the other sizes get their turn."""
+    policy = Selector((1, 2, 4))
+    for name in "ab":
+        policy.backend_state(name, available=True, now=0.0)
+    wished = set()
+    for second in range(30):
+        wish = policy.idle(float(second))
+        if wish is not None:
+            wished.add(wish.bucket)
+            if wish.bucket == 1:
+                policy.has_no_inputs(1)
+            else:
+                policy.observe(Outcome(None, wish.bucket, wish.backend, 0.01, None), float(second))
+    assert wished == {1, 2, 4}
+    assert policy.snapshot(30.0)["exploration_share"] == 1.0
+
+
+def test_a_disturbed_calibration_is_paid_for() -> None:
+    """A run that something else slowed teaches nothing, and its time is exploration all the same."""
+    policy = Selector((1,))
+    policy.backend_state("a", available=True, now=0.0)
+    assert policy.idle(0.0) is not None
+    policy.disturbed(2.0)
+    assert policy.budget.explored == 2.0
+    assert policy.snapshot(0.0)["pairs"][0]["samples"] == 0
