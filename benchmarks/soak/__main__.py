@@ -26,6 +26,7 @@ RESULT = Path(__file__).parents[1] / "results" / "soak.json"
 Figures = dict[str, Any]
 
 _MEMORY_PARTS = 2  # of 500,000 requests each
+_WARM_UP = 500_000  # until allocators and bounded histories are full: a server of a million more then grew no more
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +79,7 @@ PARTS: Mapping[str, Part] = {
     },
     **{
         f"requests-{number}": Part(
-            lambda folder: memory.requests(folder, warm_up=200_000, count=1_000_000 // _MEMORY_PARTS), nothing_failed
+            lambda folder: memory.requests(folder, warm_up=_WARM_UP, count=1_000_000 // _MEMORY_PARTS), nothing_failed
         )
         for number in range(1, _MEMORY_PARTS + 1)
     },
