@@ -87,6 +87,7 @@ def _server(folder: Path, precision: str) -> Iterator[tuple[int, int, float]]:
 @contextmanager
 def _asking(port: int, request: bytes) -> Iterator[list[float]]:
     latencies: list[float] = []
+    failures: list[grpc.RpcError] = []
     enough = threading.Event()
 
     def ask() -> None:
@@ -94,7 +95,11 @@ def _asking(port: int, request: bytes) -> Iterator[list[float]]:
             predict: grpc.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(METHOD)
             while True:
                 begin = time.perf_counter()
-                predict(request, timeout=60)
+                try:
+                    predict(request, timeout=60)
+                except grpc.RpcError as error:
+                    failures.append(error)
+                    return
                 latencies.append(time.perf_counter() - begin)
                 if enough.wait(_PAUSE_SECONDS):
                     return
@@ -106,6 +111,8 @@ def _asking(port: int, request: bytes) -> Iterator[list[float]]:
     finally:
         enough.set()
         thread.join()
+    if failures:
+        raise failures[0]
 
 
 def _joined(metrics_port: int, backends: set[str]) -> dict[str, dict[str, float]]:

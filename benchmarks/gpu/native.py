@@ -6,7 +6,8 @@ is not installed, the same network written here, whose parameters bear the names
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, Final
 
 import torch
@@ -169,16 +170,31 @@ def build(values: Mapping[str, Array], layers: int, kind: str = "") -> tuple[nn.
 
 def _made(layers: int, kind: str) -> tuple[nn.Module, str]:
     if kind != "plain":
-        os.environ.update(USE_TF="0", USE_TORCH="1")  # read when it is imported
         try:
-            import transformers  # noqa: PLC0415 - where it is not there, the other does
+            with _told(USE_TF="0", USE_TORCH="1"):
+                import transformers  # noqa: PLC0415 - where it is not there, the other does
+
+                config = transformers.ViTConfig(hidden_act=_ATTEMPT, num_hidden_layers=layers)
+                return transformers.ViTForImageClassification(config), f"transformers {transformers.__version__}"
         except ImportError:
             if kind:
                 raise
-        else:
-            config = transformers.ViTConfig(hidden_act=_ATTEMPT, num_hidden_layers=layers)
-            return transformers.ViTForImageClassification(config), f"transformers {transformers.__version__}"
     return PlainViT(layers), "plain PyTorch"
+
+
+@contextmanager
+def _told(**settings: str) -> Iterator[None]:
+    """Set variables that a package reads when it is imported; no other process inherits them later."""
+    before = {name: os.environ.get(name) for name in settings}
+    os.environ.update(settings)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
 
 
 def _place(variable: str, state: Mapping[str, torch.Tensor]) -> str:

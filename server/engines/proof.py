@@ -57,6 +57,10 @@ def prove(
         DamagedPackage: a golden array is missing.
         LeftToOthers: it leaves a case that it must not leave.
     """
+    for signature in package.manifest.signatures:
+        if not signature.golden or (may_be_joined(signature) and any(case.batch < 1 for case in signature.golden)):
+            msg = f"{package.path}: nothing proves signature {signature.name!r}: no golden case, or one without rows"
+            raise DamagedPackage(msg)
     arrays = package.golden_arrays()
     proofs = []
     try:

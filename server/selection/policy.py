@@ -274,6 +274,8 @@ class Selector:
         if found.better is not None and self._may_switch(bucket, selected, found, since, now):
             self._switch(bucket, selected, found.better, now)
             return found.better
+        if bucket.count < bucket.patient_until:
+            return selected
         if found.look is not None and self._may_look(found.look, found.worth, alarmed=alarmed):
             bucket.probe = found.look
         elif (

@@ -1,6 +1,7 @@
 """Tests of `benchmarks.gpu.graph` and `native`: one set of numbers, two models, equal answers."""
 
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -35,7 +36,11 @@ def test_the_graph_is_vit_base_and_holds_no_weights() -> None:
 
 @pytest.mark.parametrize("kind", ["transformers", "plain"])
 def test_both_models_answer_alike(kind: str) -> None:
-    """Filled by TensorFlow's names, ours and either native model are the same function of as many numbers."""
+    """Filled by TensorFlow's names, ours and either native model are the same function of as many numbers.
+
+    What transformers is told by the environment is told to no other process.
+    """
+    before = dict(os.environ)
     bare = graph.load(1)
     values = graph.weights(bare)
     ours = lower(graph.filled(bare, values), graph.variables(bare))
@@ -43,6 +48,7 @@ def test_both_models_answer_alike(kind: str) -> None:
     theirs = native.AtDtype(other, torch.float32, "cpu")
     torch.testing.assert_close(_answer(ours), _answer(theirs), atol=2e-6, rtol=0)
     assert name.startswith(kind)
+    assert dict(os.environ) == before
     counts = {ours.trainable_elements(), sum(one.numel() for one in other.parameters())}
     assert counts == {sum(array.size for array in values.values())}
 

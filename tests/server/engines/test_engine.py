@@ -9,11 +9,12 @@ import pytest
 from server.arrays import Array
 from server.backends.fake import FakeBackend, FakeGraph
 from server.backends.interface import GraphSpec, Precision
+from server.backends.onnx_runtime import OnnxRuntimeBackend
 from server.engines.engine import Engine, load_engine
 from server.engines.ensemble import Ensemble
-from server.errors import ProofFailed
+from server.errors import DamagedPackage, ProofFailed
 from server.repository.package import open_package
-from tests.packages import write_package
+from tests.packages import write_manifest, write_package
 
 
 class Stuck(FakeGraph):
@@ -76,3 +77,13 @@ def test_why_an_engine_is_given_up_is_not_lost_at_its_end(tmp_path: Path) -> Non
 
     with pytest.raises(ProofFailed):
         load_engine(open_package("m", 1, tmp_path / "m" / "1"), Wrong(_nothing))
+
+
+def test_what_has_nothing_to_prove_it_by_does_not_serve(tmp_path: Path) -> None:
+    """A signature without golden cases, or with one of no rows where rows are joined, is damage, and is named."""
+    manifest = write_package(tmp_path / "1")
+    for damage in (lambda case: case.ClearField("batch"), lambda _: manifest.signatures[0].ClearField("golden")):
+        damage(manifest.signatures[0].golden[0])
+        write_manifest(tmp_path / "1", manifest)
+        with pytest.raises(DamagedPackage, match="nothing proves signature 'serving_default'"):
+            load_engine(open_package("m", 1, tmp_path / "1"), OnnxRuntimeBackend("cpu"))

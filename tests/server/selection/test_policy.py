@@ -8,7 +8,7 @@ import pytest
 from server.selection.character import Objective
 from server.selection.interface import Failure, Outcome
 from server.selection.policy import Selector
-from server.selection.states import LEAVES, State
+from server.selection.states import LEAVES, Health, State
 from tests.server.selection.world import Server
 
 
@@ -302,3 +302,44 @@ def test_a_disturbed_calibration_is_paid_for() -> None:
     policy.disturbed(2.0)
     assert policy.budget.explored == 2.0
     assert policy.snapshot(0.0)["pairs"][0]["samples"] == 0
+
+
+def test_what_warms_up_slowly_is_found() -> None:
+    """A backend whose first eight runs after each silence are slow, and which is the fastest then, comes to serve."""
+    policy, now, rows, used, chosen = Selector((1,)), 0.0, 0, -100.0, []
+    for name in "ab":
+        policy.backend_state(name, available=True, now=0.0)
+
+    def run(batch: int | None, name: str) -> None:
+        nonlocal now, rows, used
+        if name == "b":
+            rows = 1 if now - used > 15 else rows + 1
+            used = now
+        seconds = 0.01 if name == "a" else 0.02 if rows <= 8 else 0.005
+        now += seconds
+        policy.observe(Outcome(batch, 1, name, seconds, None), now)
+
+    for name in "aaaabbbb":
+        run(None, name)
+    for batch in range(4000):
+        now += 1.0
+        decision = policy.choose(1, now, ())
+        chosen.append(decision.backend)
+        run(batch, decision.backend)
+    assert chosen[-100:].count("b") >= 95
+    assert [switch.kind for switch in policy.history][:1] == ["trial"]
+
+
+def test_each_relapse_asks_for_more_answers() -> None:
+    """A backend that fails again soon after it returned must answer twice as often before it serves again."""
+    health, now, needed = Health(), 0.0, []
+    for _ in range(5):
+        while health.reason is None:
+            health.fail(now, Failure.ERROR)
+        count = 1
+        while not health.answer(now):
+            count += 1
+        needed.append(count)
+        now += 1.0
+        health.release_on_parole(now)
+    assert needed == [2, 4, 8, 16, 16]
