@@ -1,6 +1,7 @@
 """What all commands have in common: options, and how a server is called."""
 
 import os
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,6 +16,7 @@ from server.errors import SegueError
 from server.services.dial import DialRefused, Keys
 
 PROTECTED = "A server with TLS or a token"
+_ENDLESS = 10_000  # columns
 
 
 AsJson = Annotated[bool, typer.Option("--json", help="One JSON object on standard output.")]
@@ -54,6 +56,12 @@ def keys_for(address: str, **given: Any) -> Keys:  # noqa: ANN401 - the fields o
     except DialRefused as error:
         raise typer.BadParameter(str(error)) from error
     return keys
+
+
+def page() -> Console:
+    """Standard output for people: as wide as the terminal, or as the text where there is none to fit."""
+    fits = sys.stdout.isatty() or "COLUMNS" in os.environ
+    return Console(highlight=False, width=None if fits else _ENDLESS)
 
 
 @contextmanager

@@ -14,7 +14,7 @@ from rich.markup import escape
 from rich.status import Status
 from rich.table import Table
 
-from converter.commands.common import AsJson, RepositoryFolder, told
+from converter.commands.common import AsJson, RepositoryFolder, page, told
 from converter.compare import Comparison, Timing, compare, write_csv
 from converter.errors import InputsRejected, PackageMissing, SignatureMissing
 from converter.inputs import read_inputs
@@ -138,7 +138,7 @@ def _numbers(text: str) -> list[int]:
 
 
 def _show(name: str, version: int, comparison: Comparison, absent: dict[str, str]) -> None:
-    console = Console(highlight=False)
+    console = page()
     print(f"{name} version {version}, {comparison.signature}: milliseconds of a batch, in turns on this machine,")
     print("how many times as fast as the first, and how far from TensorFlow's answers")
     table = Table(box=SIMPLE_HEAD)

@@ -7,7 +7,6 @@ from typing import Annotated, Any
 
 import typer
 from rich.box import SIMPLE_HEAD
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
@@ -21,6 +20,7 @@ from converter.commands.common import (
     TokenFile,
     address_of,
     keys_for,
+    page,
 )
 from converter.commands.steering import calling
 
@@ -60,14 +60,17 @@ def _show_all(overview: Row, address: str) -> None:
     table = _table("model", "versions", "pinned to")
     for model in overview["models"]:
         table.add_row(*map(escape, (model["name"], _versions(model), ", ".join(model["pinned"]))))
-    Console(highlight=False).print(table)
+    page().print(table)
     if (more := overview["in_all"] - len(overview["models"])) > 0:
         print(f"and {more} more")
 
 
 def _show_one(model: Row) -> None:
-    console = Console(highlight=False)
+    console = page()
     print(f"{model['name']}: {_versions(model)}")
+    for one in model["versions"]:
+        if one["error"]:
+            console.print(escape(f"version {one['version']} failed: {one['error']}"), soft_wrap=True)
     if model["pinned"]:
         print(f"pinned to {', then '.join(model['pinned'])}")
     if model["version"] is None:

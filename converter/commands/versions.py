@@ -8,11 +8,10 @@ from typing import Annotated
 
 import typer
 from rich.box import SIMPLE_HEAD
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from converter.commands.common import AsJson, RepositoryFolder, told
+from converter.commands.common import AsJson, RepositoryFolder, page, told
 from converter.errors import PackageMissing
 from server.errors import DamagedPackage
 from server.repository.folder import Repository
@@ -50,7 +49,7 @@ def list_versions(
     if as_json:
         print(json.dumps([_as_json(version) for version in found], indent=2))
     elif found:
-        Console(highlight=False).print(_table(found))
+        page().print(_table(found))
     else:
         print(f"{repository} holds no packages yet: publish one with `convert-and-deploy SOURCE --name NAME`")
 
