@@ -57,7 +57,8 @@ def freeze(model: Trackable, signature: Signature, *, lean_bytes: int) -> Frozen
     """
     function = _wrapped(signature)
     variables = tuple(function.variables)
-    size = sum(variable.dtype.size * variable.shape.num_elements() for variable in variables)
+    # A variable whose shape was left open counts for nothing: this decides how to go about it, no more.
+    size = sum(variable.dtype.size * (variable.shape.num_elements() or 0) for variable in variables)
     lean = size > lean_bytes
     inputs = tuple(f"{_INPUT.format(index)}:0" for index in range(len(signature.inputs)))
     outputs = tuple(f"{_OUTPUT.format(index)}:0" for index in range(len(signature.outputs)))

@@ -197,11 +197,12 @@ def gelu(holder: Holder) -> Signatures:
 
 
 @model
-def ranks(holder: Holder) -> Signatures:  # noqa: ARG001 - no variables
-    """An input of unknown rank, one of fixed shape, and one with a dynamic second dimension only."""
+def ranks(holder: Holder) -> Signatures:
+    """Inputs of unknown rank, of fixed shape (with a variable of open shape), with a dynamic second dimension."""
+    holder.open = tf.Variable(np.full([2, 3], 2.5, np.float32), shape=tf.TensorShape([None, 3]), name="open")
     return {
         "unknown": (lambda x: {"y": tf.nn.relu(x)}, [spec("x", None)]),
-        "fixed": (lambda x: {"y": tf.nn.relu(x)}, [spec("x", [2, 3])]),
+        "fixed": (lambda x: {"y": tf.nn.relu(x) * holder.open}, [spec("x", [2, 3])]),
         "second": (lambda x: {"y": tf.reduce_sum(x, axis=1)}, [spec("x", [2, None])]),
     }
 
