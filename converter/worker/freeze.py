@@ -107,6 +107,7 @@ def _rename(graph: GraphDef, names: Mapping[str, str]) -> None:
         taken.add(candidate)
         final[name] = candidate
     for node in graph.node:
+        node.attr.pop("_class", None)  # where TensorFlow would place it beside another, by that one's old name
         node.name = final.get(node.name, node.name)
         for index, source in enumerate(node.input):
             caret, (name, *port) = "^" * source.startswith("^"), source.removeprefix("^").split(":")

@@ -185,6 +185,11 @@ class OpenVinoBackend:
             # Seen on 2026.4.1: inputs that contradict one another are then computed with, out of bounds.
             msg = "OpenVINO loses its own errors when it computes with one thread: give it two cores"
             raise GraphNotLoadable(msg)
+        # What first computes in a process, reading a file included, fixes how many threads OpenVINO's scheduler has.
+        with running_on(self._processors):
+            return self._load(graph, threads)
+
+    def _load(self, graph: GraphSpec, threads: int) -> OpenVinoGraph:
         files = fingerprint(graph.path.parent)
         try:
             core = ov.Core()

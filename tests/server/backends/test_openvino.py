@@ -209,6 +209,26 @@ def _too_large(graph: LoadedGraph) -> None:
         _one(graph, x=large[:, None], z=large[None, :])
 
 
+@pytest.mark.skipif(physical_cores() < 2, reason="one core is too few for OpenVINO")
+def test_a_load_that_leaves_cores_to_others_loses_no_error(tmp_path: Path) -> None:
+    """The first load in a process may run on one core alone: errors of later runs are told all the same.
+
+    OpenVINO's scheduler looks once at the cores that it has; with one it answers garbage where it should fail.
+    """
+    script = (
+        "import sys; from pathlib import Path; import tests.server.backends.test_openvino as t\n"
+        "from server.engines.elbow_room import leaving_cores\n"
+        "spec = t._outer(Path(sys.argv[1]))\n"
+        "ones = t.np.ones((2, 1), 'f4')\n"
+        "with leaving_cores():\n"
+        "    graph = t.BACKEND.load(spec)\n"
+        "    t._one(graph, x=ones, z=ones.T)\n"
+        "t._too_large(graph)\n"
+    )
+    command = [sys.executable, "-c", script, str(tmp_path)]
+    subprocess.run(command, cwd=ROOT, check=True, timeout=120)
+
+
 def _outer(folder: Path) -> GraphSpec:
     return write_graph(folder, "g (float[A,1] x, float[1,B] z) => (float[A,B] y) {y = Mul(x, z)}")
 
