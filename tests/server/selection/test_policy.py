@@ -278,7 +278,7 @@ def test_what_was_not_asked_for_is_free() -> None:
 
 def test_a_size_without_golden_inputs_starves_no_other() -> None:
     """What can't be calibrated isn't asked for again, and the other sizes get their turn."""
-    policy = Selector((1, 2, 4))
+    policy = Selector((1, 2))
     for name in "ab":
         policy.backend_state(name, available=True, now=0.0)
     wished = set()
@@ -290,7 +290,7 @@ def test_a_size_without_golden_inputs_starves_no_other() -> None:
                 policy.has_no_inputs(1)
             else:
                 policy.observe(Outcome(None, wish.bucket, wish.backend, 0.01, None), float(second))
-    assert wished == {1, 2, 4}
+    assert wished == {1, 2}
     assert policy.snapshot(30.0)["exploration_share"] == 1.0
 
 
