@@ -16,8 +16,9 @@ from onnx import helper
 
 from protos.segue import package_pb2
 from protos.tensorflow import tensor_pb2
-from server.arrays import save_arrays
-from tests.packages import Affine, write_manifest, write_package
+from server.arrays import Array, save_arrays
+from server.wire.dtypes import SERVED
+from tests.packages import Affine, Arrays, add_golden, write_manifest, write_package
 
 OPSETS = [helper.make_opsetid("", 18)]
 
@@ -86,6 +87,7 @@ def write_echo(folder: Path) -> None:
     """A model that answers with what it is asked, of unknown rank."""
     folder.mkdir(parents=True)
     manifest = package_pb2.ModelPackage(schema_version=1, opset=18)
+    golden: Arrays = {}
     for name, (dtype, onnx_type) in ECHOED.items():
         ports = [helper.make_tensor_value_info(port, onnx_type, None) for port in ("x_in", "y_out")]
         node = helper.make_node("Identity", ["x_in"], ["y_out"])
@@ -100,7 +102,9 @@ def write_echo(folder: Path) -> None:
             infos[alias].tensor_shape.unknown_rank = True
         signature.inputs.add(alias="x", onnx_name="x_in")
         signature.outputs.add(alias="y", onnx_name="y_out")
-    save_arrays(folder / "golden.npz", {})
+        values = np.array([b"", b"oak"], object) if name == "string" else np.array([0, 1]).astype(SERVED[dtype].dtype)
+        golden |= add_golden(signature, {"x": values}, {"y": values})
+    save_arrays(folder / "golden.npz", golden)
     write_manifest(folder, manifest)
 
 
@@ -108,10 +112,14 @@ def write_forest(folder: Path) -> None:
     """A model of features: one graph under signatures of several methods."""
     folder.mkdir(parents=True)
     onnx.save(_forest_graph(), folder / "model.onnx")
-    save_arrays(folder / "golden.npz", {})
     manifest = package_pb2.ModelPackage(schema_version=1, opset=18)
+    features, answers = _forest_golden()
+    golden: Arrays = {}
     for name, (method, outputs) in FOREST.items():
-        _describe(manifest.signatures.add(name=name, onnx_file="model.onnx"), method, outputs)
+        signature = manifest.signatures.add(name=name, onnx_file="model.onnx")
+        _describe(signature, method, outputs)
+        golden |= add_golden(signature, features, {alias: answers[output] for alias, output in outputs.items()})
+    save_arrays(folder / "golden.npz", golden)
     write_manifest(folder, manifest)
 
 
@@ -127,7 +135,8 @@ def _forest_graph() -> onnx.ModelProto:
         helper.make_node("Cast", ["sum"], ["sum_double"], to=double),
         helper.make_node("Gather", ["scores", "zero"], ["first"], axis=0),
         helper.make_node("Gather", ["sum", "zero"], ["first_sum"], axis=0),
-        helper.make_node("Gather", ["classes", "zero"], ["first_class"], axis=0),
+        # Not Gather: ONNX Runtime's leaves all but the first string of a gathered row empty.
+        helper.make_node("Slice", ["classes", "zero", "one", "zero"], ["first_class"]),
     ]
     types = {"age": (single, 1), "size": (onnx.TensorProto.INT64, 2), "kind": (text, 1)}
     ins = [helper.make_tensor_value_info(alias, dtype, ["n", width]) for alias, (dtype, width) in types.items()]
@@ -139,6 +148,28 @@ def _forest_graph() -> onnx.ModelProto:
     constants = [helper.make_tensor(name, onnx.TensorProto.INT64, [1], [n]) for n, name in enumerate(("zero", "one"))]
     graph = helper.make_graph(nodes, "forest", ins, outs, constants)
     return helper.make_model(graph, opset_imports=OPSETS, ir_version=8)
+
+
+def _forest_golden() -> tuple[Mapping[str, Array], Mapping[str, Array]]:
+    """Two rows of features, and every output of the graph for them."""
+    age = np.array([[2.0], [0.5]], np.float32)
+    size = np.array([[3, 4], [5, 6]], np.int64)
+    kind = np.array([[b"oak"], [b"elm"]], object)
+    scores = (size * age).astype(np.float32)
+    total = scores.sum(axis=1, keepdims=True)
+    classes = np.concatenate([kind, kind], axis=1)
+    answers = {
+        "scores": scores,
+        "classes": classes,
+        "sum": total,
+        "vector": total[:, 0],
+        "scores_double": scores.astype(np.float64),
+        "sum_double": total.astype(np.float64),
+        "first": scores[:1],
+        "first_sum": total[:1],
+        "first_class": classes[:1],
+    }
+    return {"age": age, "size": size, "kind": kind}, answers
 
 
 def _describe(signature: package_pb2.Signature, method: str, outputs: Mapping[str, str]) -> None:

@@ -6,7 +6,7 @@ What they answer is known by arithmetic, so the golden answers need no TensorFlo
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,6 +25,8 @@ from server.backends.onnx_runtime import OnnxRuntimeBackend
 from server.repository.package import SCHEMA_VERSION, file_digest
 
 WIDTH = 4
+
+Arrays = dict[str, Array]
 
 
 @dataclass
@@ -65,6 +67,17 @@ def write_package(folder: Path, affine: Affine | None = None) -> package_pb2.Mod
     _write_golden(folder, signature, what)
     write_manifest(folder, manifest)
     return manifest
+
+
+def add_golden(signature: package_pb2.Signature, inputs: Mapping[str, Array], outputs: Mapping[str, Array]) -> Arrays:
+    """Give a signature a golden case of no stated batch; returns the arrays by the keys that its package must hold."""
+    case = signature.golden.add(origin="random")
+    arrays = {}
+    for side, values, keys in (("inputs", inputs, case.inputs), ("outputs", outputs, case.outputs)):
+        for alias, value in values.items():
+            keys[alias] = f"{signature.name}/{side}/{alias}"
+            arrays[keys[alias]] = value
+    return arrays
 
 
 def write_manifest(folder: Path, manifest: package_pb2.ModelPackage) -> None:
@@ -153,10 +166,7 @@ def write_slow_package(folder: Path, seconds: float) -> None:
     y = x @ outer
     for _ in range(layers):
         y = np.tanh(y @ inner)
-    save_arrays(folder / "golden.npz", {"x": x, "y": (y @ outer.T).astype(np.float32)})
-    case = signature.golden.add(batch=1)
-    case.inputs["x"] = "x"
-    case.outputs["y"] = "y"
+    save_arrays(folder / "golden.npz", add_golden(signature, {"x": x}, {"y": (y @ outer.T).astype(np.float32)}))
     write_manifest(folder, manifest)
 
 

@@ -22,7 +22,7 @@ from protos.tensorflow import tensor_pb2
 from server.arrays import save_arrays
 from server.wire.responses import encode_predict_request, parse_predict_response
 from tests.e2e.processes import ROOT, RunningServer, client_calls, listening, serving, started
-from tests.packages import Affine, write_manifest, write_package
+from tests.packages import Affine, add_golden, write_manifest, write_package
 
 PREDICT = "/tensorflow.serving.PredictionService/Predict"
 
@@ -93,14 +93,15 @@ def write_slow_package(folder: Path, products: int = 60, size: int = 1024) -> No
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=8)
     onnx.save(model, folder / "model.onnx")
-    save_arrays(folder / "golden.npz", {})
     manifest = package_pb2.ModelPackage(schema_version=1, opset=18)
     signature = manifest.signatures.add(name="serving_default", onnx_file="model.onnx")
     for alias, infos in (("x", signature.signature_def.inputs), ("y", signature.signature_def.outputs)):
         infos[alias].dtype = tensor_pb2.DT_FLOAT
         infos[alias].tensor_shape.SetInParent()
     signature.inputs.add(alias="x", onnx_name="x_in")
-    signature.outputs.add(alias="y", onnx_name="y_out")
+    signature.outputs.add(alias="y", onnx_name="y_out").tolerance.relative = 1e-3
+    golden = add_golden(signature, {"x": np.array(3, np.float32)}, {"y": np.array(3 / size, np.float32)})
+    save_arrays(folder / "golden.npz", golden)
     write_manifest(folder, manifest)
 
 
