@@ -107,7 +107,7 @@ def test_reshapes_and_transposes_cancel(network: Networks, tmp_path: Path) -> No
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["resnet.keras", "efficientnet.keras"])
+@pytest.mark.parametrize("name", ["resnet.keras", pytest.param("efficientnet.keras", marks=pytest.mark.prove)])
 def test_convolutions_are_left_alone(network: Networks, tmp_path: Path, name: str) -> None:
     """Where there is nothing to bring back, opset and convolutions stay, and no node is added."""
     result = rewritten(network(name), tmp_path)
