@@ -227,7 +227,8 @@ def _convert(
                 package.write_manifest(folder, manifest)
             worst = max((proof.difference.max_absolute for proof in proved.proofs), default=0.0)
             nodes = [sum(getattr(r, side) for r in manifest.rewritings) for side in ("nodes_before", "nodes_after")]
-            said += [f"{nodes[0]:,} → {nodes[1]:,} nodes", f"largest difference {worst:.1e}"]
+            opset = "" if manifest.opset == OPSET else f" of opset {manifest.opset}"
+            said += [f"{nodes[0]:,} → {nodes[1]:,} nodes{opset}", f"largest difference {worst:.1e}"]
     return manifest
 
 

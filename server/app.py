@@ -160,7 +160,8 @@ class Server:
         try:
             bound, self._stop_metrics = self._metrics.serve(host, port, paths, status_page.routes(self._overview))
         except OSError as error:
-            raise ServerStartError(f"cannot serve metrics on {host}:{port}: {error.strerror}") from error
+            msg = f"cannot serve metrics on {host}:{port}: {error.strerror}. Choose another port with --metrics-port"
+            raise ServerStartError(msg) from error
         return bound
 
     def _refused(self, peer: str) -> None:

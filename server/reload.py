@@ -92,6 +92,8 @@ def beginning(config: ServerConfig) -> Beginning:
         models = understood(single_model(config.model_name, config.model_base_path))
         words = f"the model {config.model_name} of {config.model_base_path}"
         return Beginning(Places(models.folders), models.policies, words)
+    if not config.repository.is_dir():
+        logger.warning("there is no folder %s: nothing is served until it holds packages", config.repository.absolute())
     return Beginning(Repository(config.repository), {}, str(config.repository))
 
 

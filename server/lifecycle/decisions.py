@@ -39,6 +39,8 @@ class Decisions:
         self._kept: WeakKeyDictionary[Servable, int] = WeakKeyDictionary()
         self._gone: set[str] = set()
         self._pins: dict[str, tuple[str, ...]] = {}
+        if folder is not None and not _can_be_written(folder):
+            self._warn("it cannot be written")
         found = self._read(_PINS)
         if isinstance(found, dict):
             self._pins = {model: tuple(map(str, order)) for model, order in found.items() if isinstance(order, list)}
@@ -107,7 +109,7 @@ class Decisions:
         path = self._folder / name
         try:
             return json.loads(path.read_text())
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return None
         except (OSError, ValueError, RecursionError) as error:
             logger.warning("cannot read %s, learning anew: %s", path, error)
@@ -132,11 +134,20 @@ class Decisions:
                     os.fsync(file.fileno())
             staged.replace(path)
         except OSError as error:
-            if not self._warned:
-                self._warned = True
-                logger.warning("cannot keep decisions in %s, they end with this server: %s", self._folder, error)
+            self._warn(error)
             return False
         return True
+
+    def _warn(self, why: object) -> None:
+        if not self._warned:
+            self._warned = True
+            logger.warning("cannot keep decisions in %s, they end with this server: %s", self._folder, why)
+
+
+def _can_be_written(folder: Path) -> bool:
+    """Whether a folder can be written, or made if it is not there, as far as can be told without doing so."""
+    there = next(each for each in (folder, *folder.parents) if each.exists())
+    return there.is_dir() and os.access(there, os.W_OK | os.X_OK)
 
 
 def _told(servable: Servable) -> int:

@@ -248,12 +248,19 @@ def test_metrics_tell_latency_by_model_signature_and_backend(client: Client, ser
     assert "made-up" not in text
 
 
+def test_a_repository_that_is_not_there_is_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """A mistyped folder is not taken for an empty one; packages may still come."""
+    server = Server(ServerConfig(repository=tmp_path / "modles", port=0, metrics_port=-1, backends="onnxruntime"))
+    server.stop()
+    assert f"there is no folder {tmp_path}/modles: nothing is served until it holds packages" in caplog.text
+
+
 def test_a_taken_port_is_said(server: Server) -> None:
     """The operator reads which port and which option, not a trace."""
     config = ServerConfig(repository=Path("unused"), port=server.port, metrics_port=-1)
     with pytest.raises(ServerStartError, match=f"cannot listen on 127.0.0.1:{server.port}.*--port"):
         Server(config)
-    with pytest.raises(ServerStartError, match=f"cannot serve metrics on 127.0.0.1:{server.metrics_port}"):
+    with pytest.raises(ServerStartError, match=f"metrics on 127.0.0.1:{server.metrics_port}:.*--metrics-port"):
         Server(replace(config, port=0, metrics_port=server.metrics_port or -1))
 
 

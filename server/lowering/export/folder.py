@@ -78,6 +78,8 @@ def to_torch(package: Package, out: Path, *, signature: str | None = None, force
         text = model_text(title, origin, source, operators, chosen, names)
         (folder / "model.py").write_text(text, "utf-8")
         save_file(dict(names.tensors), folder / "model.safetensors", metadata={"format": "pt"})
+        # It writes for its user alone; whoever may read the code may read the weights.
+        (folder / "model.safetensors").chmod((folder / "model.py").stat().st_mode)
         shutil.copyfile(package.path / GOLDEN, folder / GOLDEN)
         difference = _checked(folder)
         readme = readme_text(title, origin, module, aliases, names, difference)

@@ -394,6 +394,18 @@ def test_a_fault_ends_neither_the_keeping_nor_the_trying(tmp_path: Path, caplog:
     assert [record.levelname for record in caplog.records].count("ERROR") >= 2
 
 
+def test_a_folder_that_cannot_keep_decisions_is_told_at_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """An operator learns it at the start, once, not when decisions have been lost; a folder to be made is fine."""
+    Decisions(tmp_path / "not" / "there" / "yet")
+    assert not caplog.records
+    (tmp_path / "file").touch()
+    decisions = Decisions(tmp_path / "file" / "8500")
+    decisions.pin("affine", ["onnxruntime-cpu"])
+    (record,) = caplog.records
+    assert record.getMessage().startswith(f"cannot keep decisions in {tmp_path}/file/8500, they end with this server")
+    assert decisions.pinned("affine") == ("onnxruntime-cpu",)
+
+
 def test_a_version_that_goes_waits_for_no_trying(tmp_path: Path) -> None:
     """An idle server that tries engines ends that with the run under way when the version is unloaded."""
     runs: list[int] = []
