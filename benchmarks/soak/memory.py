@@ -29,7 +29,7 @@ def requests(folder: Path, *, warm_up: int, count: int, callers: int = 2) -> dic
         callers: Client processes.
 
     Returns:
-        Figures; "sums" are those of the line fitted through the samples, for `slope`, and "series" is their course.
+        Figures; the slope is of the line fitted through the samples, and "series" is their course.
     """
     publish(folder, 1)
     server = ServerProcess(folder, log=folder / "log")
@@ -43,17 +43,16 @@ def requests(folder: Path, *, warm_up: int, count: int, callers: int = 2) -> dic
             time.sleep(_SAMPLE_SECONDS)
         seen = made.end()
     x, y = np.array(samples, np.float64).T
-    x -= x.mean()
-    sums = {"xx": float(x @ x), "xy": float(x @ (y - y.mean()))}
+    kilobytes_per_request = float(np.polyfit(x, y, 1)[0])
     sizes = {"first": samples[0][1], "largest": int(y.max()), "last": samples[-1][1]}
     series = [int(np.median(part)) for part in np.array_split(y, min(_SERIES, len(y)))]
-    return {"sampled_requests": count, "kilobytes": sizes, "sums": sums, "series": series, **seen.figures()}
-
-
-def slope(parts: list[dict[str, Any]]) -> float:
-    """Megabytes per million requests: one slope through the samples of all parts, each with a level of its own."""
-    xx, xy = (sum(part["sums"][key] for part in parts) for key in ("xx", "xy"))
-    return float(1e6 * xy / xx / 1e3)
+    return {
+        "sampled_requests": count,
+        "megabytes_per_million_requests": round(1e6 * kilobytes_per_request / 1e3, 3),
+        "kilobytes": sizes,
+        "series": series,
+        **seen.figures(),
+    }
 
 
 def cycles(folder: Path, *, count: int, settled: int, layers: int = 2) -> dict[str, Any]:

@@ -31,6 +31,7 @@ class Neighbour:
     ask: Asking
     seen: list[tuple[float, float]] = field(default_factory=list)
     """When a request was due and how long it was until its answer."""
+    failed: list[Exception] = field(default_factory=list)
     ended: threading.Event = field(default_factory=threading.Event)
 
     def run(self) -> None:
@@ -38,7 +39,10 @@ class Neighbour:
         ones = np.ones((1, WIDTH), np.float32)
         due = time.monotonic()
         while not self.ended.wait(max(0.0, due - time.monotonic())):
-            self.ask.predict(MODEL, {"x": ones, "bias": ones})
+            try:
+                self.ask.predict(MODEL, {"x": ones, "bias": ones})
+            except Exception as error:  # noqa: BLE001 - whatever it is, it is told in the figures
+                self.failed.append(error)
             self.seen.append((due, time.monotonic() - due))
             due += 0.01
 
@@ -104,6 +108,8 @@ def stalls(
             "loading": worst(gaps, excuses, loading),
             "running": worst(gaps, excuses, runs),
         },
+        "neighbour_requests": len(neighbour.seen),
+        "neighbour_failed": len(neighbour.failed),
         "neighbour_p99_milliseconds": {when: p99(neighbour.seen, windows) for when, windows in late.items()},
     }
 
@@ -153,6 +159,6 @@ def worst(gaps: Sequence[Window], excuses: Sequence[Window], windows: Sequence[W
 
 
 def p99(seen: Sequence[tuple[float, float]], windows: Sequence[Window]) -> float:
-    """Of the requests that were due within the windows."""
+    """Of the requests that were due within the windows; there must be some."""
     times = [seconds for due, seconds in seen if any(begin <= due < end for begin, end in windows)]
-    return round(1e3 * float(np.percentile(times, 99)), 2) if times else 0.0
+    return round(1e3 * float(np.percentile(times, 99)), 2)
