@@ -29,7 +29,7 @@ _BATCHING: Final = "max_batch_size { value: 16 } allowed_batch_sizes: 1 allowed_
 
 _CALL_SECONDS = 300.0
 _POLL_SECONDS = 0.25
-_UNDECIDED = frozenset({"waiting", "preparing"})
+_UNDECIDED = frozenset({"waiting", "preparing", "proving"})
 _QUIET_SECONDS = 3.5  # the calibrator looks each second
 _LEAST = 8  # batches of a settled choice
 
