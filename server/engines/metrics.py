@@ -20,8 +20,8 @@ QUARANTINED: Final = State.QUARANTINED.value
 ABSTAINING: Final = State.ABSTAINING.value
 CALIBRATING: Final = State.CALIBRATING.value
 STATES: Final = (*(stage.value for stage in Stage), CALIBRATING, QUARANTINED, ABSTAINING)
-"""Of a candidate: how far it is with a version; and of one that is proved, that it is hardly known in any bucket yet, or
-that in one bucket at least it is left out since it fails, or leaves its batches to others."""
+"""Of a candidate: how far it is with a version; and of one that is proved, that it is hardly known in any bucket yet,
+or that in one bucket at least it is left out since it fails, or leaves its batches to others."""
 
 _VERSION = ("model", "version")
 _BUCKET = (*_VERSION, "signature", "backend", "bucket")
