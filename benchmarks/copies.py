@@ -2,9 +2,9 @@
 
 A 602 kB tensor, [1, 224, 224, 3] of float32, against one copy of as many bytes, all in one run. First through the
 server's own code: from a request's bytes to an array, which should cost next to nothing, and from an array to a reply's
-bytes, which should cost one copy. Then through a server: how much longer a request of that size takes than a tiny one to
-the same model, which answers with one pixel; and the same through a bare gRPC server, which knows only bytes, for what
-goes beyond it is what Segue adds. The exit code is 1 if either adds more than two copies. Nothing else should run.
+bytes, which should cost one copy. Then through a server: how much longer a request of that size takes than a tiny one
+to the same model, which answers with one pixel; and the same through a bare gRPC server, which knows only bytes, for
+what goes beyond it is what Segue adds. The exit code is 1 if either adds more than two copies. Nothing else should run.
 """
 
 import json
@@ -88,7 +88,8 @@ def through_code() -> Microseconds:
 def write_package(folder: Path) -> None:
     """A package that answers with the first pixel of each image, whatever the images' size."""
     folder.mkdir(parents=True)
-    images, pixels = (["n", "height", "width", 3], ["n", 3])
+    images: list[str | int | None] = ["n", "height", "width", 3]
+    pixels: list[str | int | None] = ["n", 3]
     ports = [
         helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, shape)
         for name, shape in (("image_in", images), ("pixel_out", pixels))
@@ -142,14 +143,14 @@ def through_servers(requests: int = REQUESTS) -> Microseconds:
             predict: grpc.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(METHOD)
             for body, data in bodies.items():
                 calls[f"{server}, {body}"] = partial(predict, data, timeout=60)
-        taken: dict[str, list[float]] = {name: [] for name in calls}
+        taken: dict[str, list[float]] = {kind: [] for kind in calls}
         for number in range(_WARM_UPS + requests):
-            for name, call in calls.items():
+            for kind, call in calls.items():
                 begin = time.perf_counter()
                 call()
                 if number >= _WARM_UPS:
-                    taken[name].append(time.perf_counter() - begin)
-    return {name: round(1e6 * median(seconds), 2) for name, seconds in taken.items()}
+                    taken[kind].append(time.perf_counter() - begin)
+    return {kind: round(1e6 * median(seconds), 2) for kind, seconds in taken.items()}
 
 
 def sizes_cost(served: Microseconds) -> dict[str, float]:
@@ -166,7 +167,9 @@ def verdicts(code: Microseconds, served: Microseconds) -> list[Verdict]:
     own = (code["request to array"] + code["array to reply, typed field"]) / code[_COPY]
     added = sizes_cost(served)["added"]
     return [
-        Verdict(f"602 kB in and 602 kB out take {own:.2f} copies in the server's own code, at most {MOST:g}", own <= MOST),
+        Verdict(
+            f"602 kB in and 602 kB out take {own:.2f} copies in the server's own code, at most {MOST:g}", own <= MOST
+        ),
         Verdict(f"602 kB take {added:+.2f} copies beside a bare gRPC server, at most {MOST:+g}", added <= MOST),
     ]
 

@@ -2,8 +2,8 @@
 
     python -m benchmarks.echo threads|asyncio PORT METADATA [BYTES]
 
-METADATA is a file with the answer to GetModelMetadata, which load generators ask for first. With BYTES, only so many of a
-request are sent back.
+METADATA is a file with the answer to GetModelMetadata, which load generators ask for first. With BYTES, only so many of
+a request are sent back.
 """
 
 import asyncio

@@ -17,7 +17,7 @@ _WARM_UPS = 20
 
 
 def run(port: int, concurrency: int, seconds: float, request: bytes) -> dict[str, float]:
-    """Load a server for so long; returns requests per second, until the last answer, and percentiles in microseconds."""
+    """Load a server for so long; returns requests per second until the last answer, and percentiles in microseconds."""
     begun: list[float] = []
     ready = threading.Barrier(concurrency, action=lambda: begun.append(time.perf_counter()), timeout=60)
     options = [("grpc.use_local_subchannel_pool", 1), ("grpc.max_receive_message_length", -1)]

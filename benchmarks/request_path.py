@@ -2,8 +2,9 @@
 
 A model that computes next to nothing is asked at concurrency 1 and 16, in rounds that alternate between Segue's server
 and echo servers of two kinds, client and servers sharing two cores; the figures are medians over the rounds. The client
-is NVIDIA's perf_analyzer, kind tfserving, if the environment variable PERF_ANALYZER names it, else `benchmarks.load`; the
-JSON says which. The exit code is 1 if Segue is further from the faster echo than it may be. Nothing else should run.
+is NVIDIA's perf_analyzer, kind tfserving, if the environment variable PERF_ANALYZER names it, else `benchmarks.load`;
+the JSON says which. The exit code is 1 if Segue is further from the faster echo than it may be. Nothing else should
+run.
 """
 
 import argparse
@@ -144,7 +145,9 @@ def verdicts(rows: Sequence[Row]) -> list[Verdict]:
     """What must hold."""
     added, share = compare(rows, 1)[0], compare(rows, 16)[1]
     return [
-        Verdict(f"concurrency 1: {added:+.0f} µs beside the faster echo's p50, at most {ADDED_US:+d}", added <= ADDED_US),
+        Verdict(
+            f"concurrency 1: {added:+.0f} µs beside the faster echo's p50, at most {ADDED_US:+d}", added <= ADDED_US
+        ),
         Verdict(f"concurrency 16: {share:.0%} of the faster echo's throughput, at least {SHARE:.0%}", share >= SHARE),
     ]
 

@@ -12,7 +12,6 @@ import json
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -140,7 +139,13 @@ def show(results: Mapping[int, Figures]) -> str:
     lines = [f"| {' | '.join([*heads, 'times the throughput of one caller in process'])} |", "|---" * 7 + "|"]
     for callers, figures in results.items():
         p50, rate = figures["p50_ms"], figures["per_second"]
-        cells = [str(callers), f"{p50['alone']:.1f}", f"{p50['served']:.1f}", f"{rate['alone']:.2f}", f"{rate['served']:.2f}"]
+        cells = [
+            str(callers),
+            f"{p50['alone']:.1f}",
+            f"{p50['served']:.1f}",
+            f"{rate['alone']:.2f}",
+            f"{rate['served']:.2f}",
+        ]
         cells += [_words(Ratio(*figures["overhead"])), _words(Ratio(*figures["throughput"]))]
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)

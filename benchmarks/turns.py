@@ -52,7 +52,7 @@ def closed_loop(call: Callable[[int], object], callers: int, requests: int) -> T
 
     def caller(number: int) -> list[tuple[float, float]]:
         ready.wait()
-        calls = []
+        calls: list[tuple[float, float]] = []
         while True:
             with lock:
                 if next(left, None) is None:
@@ -86,6 +86,7 @@ class Contender:
         Raises:
             RuntimeError: it has ended.
         """
+        self._name = " ".join(arguments)
         command = [sys.executable, "-m", *arguments]
         self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         self._read()
@@ -104,7 +105,8 @@ class Contender:
         assert self._process.stdout is not None  # noqa: S101 - as above
         line = self._process.stdout.readline()
         if not line:
-            raise RuntimeError(f"{self._process.args} ended with {self._process.wait()}")
+            self._process.communicate()
+            raise RuntimeError(f"{self._name} ended with {self._process.returncode}")
         return line
 
     def __enter__(self) -> Self:

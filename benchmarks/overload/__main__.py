@@ -87,7 +87,11 @@ def show(capacity: Outcome, flood: Outcome, deadline: float) -> None:
     print(f"answered in time {flood.goodput:.1f} requests/s, {after}; p99 {flood.answer_p99:.3f} s")
     times = ", ".join(
         f"{1e3 * seconds:.1f} ms {name}"
-        for name, seconds in (("at p50", flood.refusal_p50), ("at p99", flood.refusal_p99), ("at most", flood.refusal_max))
+        for name, seconds in (
+            ("at p50", flood.refusal_p50),
+            ("at p99", flood.refusal_p99),
+            ("at most", flood.refusal_max),
+        )
     )
     print(f"refused when they came: {flood.refused}, in {times}")
     print(f"failed late: {flood.late}; connection lost: {flood.broken}; anything else: {flood.other or 'none'}")
@@ -100,7 +104,9 @@ def show(capacity: Outcome, flood: Outcome, deadline: float) -> None:
 def main() -> int:
     """Measure, print, write, judge; returns the exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seconds", type=float, default=120.0, help="of the overload; the capacity takes a quarter more")
+    parser.add_argument(
+        "--seconds", type=float, default=120.0, help="of the overload; the capacity takes a quarter more"
+    )
     parser.add_argument("--deadline", type=float, default=1.0, help="of each request, in seconds")
     options = parser.parse_args()
     capacity, flood = measure(options.seconds, options.deadline)

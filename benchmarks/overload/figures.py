@@ -144,11 +144,13 @@ def verdicts(capacity: Outcome, flood: Outcome, limits: Limits) -> list[Verdict]
     p99, most, over = 1e3 * flood.refusal_p99, 1e3 * flood.refusal_max, flood.refusals_over_10_ms
     lost = flood.broken + sum(flood.other.values())
     return [
-        Verdict(f"{share:.1%} of the capacity is answered in time, at least {limits.goodput:.0%}", share >= limits.goodput),
+        Verdict(
+            f"{share:.1%} of the capacity is answered in time, at least {limits.goodput:.0%}", share >= limits.goodput
+        ),
         Verdict(
             f"refused within {p99:.1f} ms at p99, at most {1e3 * limits.refusal_p99:g} ms"
             f" (the longest took {most:.1f} ms, {over:.2%} more than 10 ms)",
-            0 < flood.refused and flood.refusal_p99 <= limits.refusal_p99,
+            flood.refused > 0 and flood.refusal_p99 <= limits.refusal_p99,
         ),
         Verdict(
             f"{flood.late} of {failed} that were not answered failed late, at most {limits.late:.0%}",
@@ -157,7 +159,7 @@ def verdicts(capacity: Outcome, flood: Outcome, limits: Limits) -> list[Verdict]
         Verdict(f"{lost} requests lost their connection or failed otherwise, none may", lost == 0),
         Verdict(
             f"{flood.health_not_serving} of {flood.health_checks} health checks were not SERVING, none may",
-            0 < flood.health_checks and flood.health_not_serving == 0,
+            flood.health_checks > 0 and flood.health_not_serving == 0,
         ),
         Verdict(
             f"memory rises by {flood.memory_rise:.2%} from the first quarter on, at most {limits.memory_rise:.0%}",

@@ -26,7 +26,7 @@ class Source(Protocol):
 
     @property
     def is_empty(self) -> bool:
-        """Whether the last scan could read everything and there is nothing to serve: a server waits for its first model."""
+        """Whether the last scan could read everything and found nothing to serve: a first model is waited for."""
         ...
 
 

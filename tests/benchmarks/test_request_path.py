@@ -25,5 +25,5 @@ def test_each_figure_has_its_own_faster_echo() -> None:
     [(450, 3500, [True, True]), (451, 3500, [False, True]), (450, 3499, [True, False])],
 )
 def test_each_limit_can_be_missed(p50: float, per_second: float, expected: list[bool]) -> None:
-    """150 µs more than the lower p50 at concurrency 1, and 70 % of the higher throughput at 16, hold; a little more does not."""
+    """150 µs more than the lower p50 at concurrency 1 hold, 70 % of the higher throughput at 16 too, and no less."""
     assert [verdict.holds for verdict in verdicts(rows(p50, per_second))] == expected

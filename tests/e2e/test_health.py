@@ -52,7 +52,7 @@ def test_who_watches_learns_of_the_end(server: RunningServer) -> None:
 
 
 def test_a_server_whose_models_do_not_load_is_not_taken_for_ready(tmp_path: Path) -> None:
-    """A damaged version alone leaves the server NOT_SERVING, and its repair makes it SERVING; a later failure does not end that."""
+    """A damaged version alone leaves it NOT_SERVING, its repair makes it SERVING, a later failure changes nothing."""
     package = tmp_path / "models" / "affine" / "1"
     write_package(package)
     golden = (package / "golden.npz").read_bytes()

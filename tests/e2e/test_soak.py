@@ -57,7 +57,7 @@ def test_memory_does_not_grow_with_loads(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("backend", ["onnxruntime", "openvino"])
 def test_a_large_model_that_loads_and_runs_holds_up_nobody(tmp_path: Path, backend: str) -> None:
-    """Weights of ViT-Base's size: neither a thread that wants to run every millisecond nor another model waits for them.
+    """Weights of ViT-Base's size: neither a thread that wants to run each millisecond nor another model waits for them.
 
     The thread is judged by the best of several loads and the median of the runs, less what a process without a server
     had to wait at the same time: who holds the interpreter for long does so each time, a busy machine makes it seem so

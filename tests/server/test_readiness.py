@@ -12,7 +12,8 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from server.app import MODEL, PREDICTION, Server
 from server.config import ServerConfig
 from tests.packages import Affine, write_package
-from tests.server.reloading import Client, entry, listing, reload, running, settings
+from tests.server.reloading import entry, listing, reload, running, settings
+from tests.server.test_app import Client
 
 SERVING = health_pb2.HealthCheckResponse.SERVING
 NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
@@ -23,7 +24,7 @@ UNPROVED = Affine(scale=2.0, claimed_scale=3.0)
 def health(client: Client) -> int:
     """What all services say, which must be the same."""
     stub = health_pb2_grpc.HealthStub(client.channel)
-    (status,) = {stub.Check(health_pb2.HealthCheckRequest(service=name), timeout=20).status for name in SERVICES}
+    (status,) = {int(stub.Check(health_pb2.HealthCheckRequest(service=name), timeout=20).status) for name in SERVICES}
     return status
 
 

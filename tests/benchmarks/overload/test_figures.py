@@ -7,6 +7,8 @@ import pytest
 
 from benchmarks.overload.figures import Fate, Limits, Outcome, Request, fate, outcome, verdicts
 
+FULL = "The batch scheduling queue to which this task was submitted is full"
+TOO_LATE = "3 requests for slow go first: it would take 1.250 s, and 0.500 s are left"
 CAPACITY = Outcome(30.0, sent=1100, answered=1080)
 GOOD = Outcome(
     120.0, sent=13_000, answered=4200, refused=8800, refusal_p99=0.008, refusal_max=0.05, health_checks=1100,
@@ -18,9 +20,9 @@ GOOD = Outcome(
     ("code", "text", "expected"),
     [
         ("OK", "", Fate.ANSWERED),
-        ("UNAVAILABLE", "The batch scheduling queue to which this task was submitted is full", Fate.REFUSED),
-        ("UNAVAILABLE", "The batch scheduling queue to which this task was submitted is full; currently 10 batches", Fate.REFUSED),
-        ("RESOURCE_EXHAUSTED", "3 requests for slow go first: it would take 1.250 s, and 0.500 s are left", Fate.REFUSED),
+        ("UNAVAILABLE", FULL, Fate.REFUSED),
+        ("UNAVAILABLE", f"{FULL}; currently 10 batches enqueued and max_enqueued_batches is 10", Fate.REFUSED),
+        ("RESOURCE_EXHAUSTED", TOO_LATE, Fate.REFUSED),
         ("RESOURCE_EXHAUSTED", "requests in flight hold 7 of 8 bytes, and this one takes 2", Fate.REFUSED),
         ("RESOURCE_EXHAUSTED", "Run() timeout exceeded while waiting in batching queue", Fate.LATE),
         ("DEADLINE_EXCEEDED", "Deadline Exceeded", Fate.LATE),
@@ -41,10 +43,9 @@ def test_an_answer_after_the_end_is_no_throughput_of_the_phase() -> None:
 
 
 def test_the_times_of_refusals_are_those_of_refusals_alone() -> None:
-    """Failures at the deadline and lost connections are counted beside them, and do not make them look slow or quick."""
-    text = "2 requests for slow go first: it would take 1.000 s, and 0.500 s are left"
-    refusals = [Request(0.0, 0.001, "RESOURCE_EXHAUSTED", text) for _ in range(98)]
-    refusals += [Request(0.0, seconds, "RESOURCE_EXHAUSTED", text) for seconds in (0.012, 0.5)]
+    """Late failures and lost connections are counted beside them, and make them look neither slow nor quick."""
+    refusals = [Request(0.0, 0.001, "RESOURCE_EXHAUSTED", TOO_LATE) for _ in range(98)]
+    refusals += [Request(0.0, seconds, "RESOURCE_EXHAUSTED", TOO_LATE) for seconds in (0.012, 0.5)]
     others = [
         Request(0.0, 1.0, "RESOURCE_EXHAUSTED", "Run() timeout exceeded while waiting in batching queue"),
         Request(0.0, 0.0001, "UNAVAILABLE", "Socket closed"),
@@ -60,7 +61,9 @@ def test_memory_rises_only_from_the_first_quarter_on() -> None:
     """What a server takes when the load begins is no growth; what it takes afterwards is, also if it gives it back."""
     flat = replace(GOOD, memory_course_mib=[(0.0, 50.0), (1.0, 100.0), (2.0, 100.0)] + [(3.0, 100.0)] * 9)
     assert flat.memory_rise == 0
-    assert replace(flat, memory_course_mib=[*flat.memory_course_mib, (4.0, 110.0), (5.0, 100.0)]).memory_rise == pytest.approx(0.1)
+    assert replace(
+        flat, memory_course_mib=[*flat.memory_course_mib, (4.0, 110.0), (5.0, 100.0)]
+    ).memory_rise == pytest.approx(0.1)
 
 
 def test_a_good_run_holds() -> None:
@@ -79,7 +82,7 @@ def test_a_good_run_holds() -> None:
         (lambda run: replace(run, other={"INTERNAL: oh": 2}), "2 requests lost"),
         (lambda run: replace(run, health_not_serving=1), "1 of 1100 health checks"),
         (lambda run: replace(run, health_checks=0), "0 of 0 health checks"),
-        (lambda run: replace(run, memory_course_mib=[(t, 100 + t / 20) for t, _ in run.memory_course_mib]), "memory rises"),
+        (lambda run: replace(run, memory_course_mib=[(t, 100.0 + t) for t in range(100)]), "memory rises"),
     ],
 )  # fmt: skip
 def test_each_limit_can_be_missed(spoil: Callable[[Outcome], Outcome], words: str) -> None:
