@@ -106,8 +106,8 @@ def test_reshapes_and_transposes_cancel(network: Networks, tmp_path: Path) -> No
     assert after["Reshape"] + after["Squeeze"] + after["Unsqueeze"] < before["Reshape"]
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("name", ["resnet.keras", pytest.param("efficientnet.keras", marks=pytest.mark.prove)])
+@pytest.mark.prove
+@pytest.mark.parametrize("name", ["resnet.keras", "efficientnet.keras"])
 def test_convolutions_are_left_alone(network: Networks, tmp_path: Path, name: str) -> None:
     """Where there is nothing to bring back, opset and convolutions stay, and no node is added."""
     result = rewritten(network(name), tmp_path)

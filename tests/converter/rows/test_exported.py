@@ -87,7 +87,7 @@ def test_the_zoo(export: Exporter, model: str, signature: str, reason: str) -> N
     open_session(found)
 
 
-@pytest.mark.parametrize("activation", ["gelu", "gelu_new"])
+@pytest.mark.parametrize("activation", ["gelu", pytest.param("gelu_new", marks=pytest.mark.prove)])
 def test_a_vision_transformer(export: Exporter, tmp_path: Path, activation: str) -> None:
     """Transformers' ViT: its reshapes ask for the batch's size in every layer, and still keep rows apart."""
     folder = tmp_path / activation

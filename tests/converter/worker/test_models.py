@@ -236,7 +236,7 @@ def test_same_seed_same_cases(export: Exporter) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("activation", ["gelu", "gelu_new"])
+@pytest.mark.parametrize("activation", ["gelu", pytest.param("gelu_new", marks=pytest.mark.prove)])
 def test_small_vision_transformer(export: Exporter, tmp_path: Path, activation: str) -> None:
     """Transformers' ViT, small, with exact and with approximate GELU: same answers, and every parameter found."""
     config = (
