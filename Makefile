@@ -45,6 +45,7 @@ check: setup
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+# PERF_ANALYZER=/path/to/perf_analyzer has NVIDIA's program ask in place of our own load generator.
 bench: setup
 	$(BIN)/python -m benchmarks.request_path
 

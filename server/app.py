@@ -21,6 +21,7 @@ from server.errors import InvalidRequest, SegueError
 from server.heap import share_arenas
 from server.lifecycle.manager import ModelManager
 from server.lifecycle.overview import Overview
+from server.lifecycle.servable import Servable
 from server.logs import AccessLog
 from server.metrics import Metrics
 from server.monitoring import metrics_paths
@@ -75,6 +76,7 @@ class Server:
         self._config = config
         self._metrics = Metrics()
         self._stop_metrics: Callable[[], None] = _nothing
+        self._has_looked = False
         try:
             self._beginning = begin = beginning(config)
             self._engines = engine_room(config, backends)
@@ -83,7 +85,7 @@ class Server:
         self.models = ModelManager(
             begin.source,
             self._engines.load,
-            observer=Observer(self._metrics, self._engines.join, self._engines.forget),
+            observer=Observer(self._metrics, self._available, self._engines.forget),
             policies=begin.policies,
             labels_before_versions=config.labels_before_versions,
             poll_seconds=config.poll_seconds,
@@ -112,13 +114,13 @@ class Server:
         self.metrics_port = self._serve_metrics(paths)
 
     def start(self) -> None:
-        """Answer; then load what there is, and say SERVING when that is done."""
+        """Answer; load what there is; then begin to say how the server is: see `_begin_health`."""
         self._rpc.start()
         self._engines.start(self.models.servables, lambda: self._budget.held == 0)
         self.models.start()
         if self._config_watcher is not None:
             self._config_watcher.start()
-        self._health.set_serving(serving=True)
+        self._begin_health()
         words = self._security.words
         logger.info("serving %s on %s:%d (%s)", self._beginning.words, self._config.host, self.port, words)
         if self._config.socket is not None:
@@ -126,6 +128,25 @@ class Server:
         if self.metrics_port is not None:
             logger.info("metrics on http://%s:%d/metrics", self._config.host, self.metrics_port)
             logger.info("status page on http://%s:%d/", self._config.host, self.metrics_port)
+
+    def _begin_health(self) -> None:
+        """Say SERVING if requests can be answered, or if there is nothing yet that they could ask for.
+
+        Else the first version that becomes available says it. Who is asked for models and has none would otherwise be
+        taken for ready, and a rolling update would end the servers that have them.
+        """
+        # In this order: a version that becomes available meanwhile is seen here, or by `_available`.
+        self._has_looked = True
+        if self.models.servables() or self._beginning.source.is_empty:
+            self._health.set_serving(serving=True)
+        else:
+            logger.warning("NOT_SERVING until a model is available: none could be loaded")
+
+    def _available(self, servable: Servable) -> None:
+        """A version has become available. Health stays SERVING from then on, whatever fails later."""
+        if self._has_looked:
+            self._health.set_serving(serving=True)
+        self._engines.join(servable)
 
     def drain(self, hurry: threading.Event) -> None:
         """Let clients turn away, then let work in flight finish.
