@@ -41,8 +41,8 @@ def leaving_cores() -> Iterator[None]:
 
     Afterwards they may use all of them. A runtime's threads that were made inside keep the restriction until then, so
     what is tried out inside runs on fewer cores than requests will; so that they are made inside, load in a thread of
-    its own. OpenVINO's have places of their own for each run, and take every core. Two at once leave the same cores
-    free; the first that ends lifts the other's restriction too, so that what serves by then is not slowed.
+    its own. OpenVINO's stay for all loads: its backend sees to them. Two at once leave the same cores free; the first
+    that ends lifts the other's restriction too, so that what serves by then is not slowed.
 
     Does nothing where there is one core, or where threads cannot be restricted.
     """
