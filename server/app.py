@@ -19,6 +19,7 @@ from server.calls import Watcher
 from server.config import ServerConfig
 from server.errors import InvalidRequest, SegueError
 from server.heap import share_arenas
+from server.interpreter import freeze_what_is_there
 from server.lifecycle.manager import ModelManager
 from server.lifecycle.overview import Overview
 from server.lifecycle.servable import Servable
@@ -311,6 +312,7 @@ def run(config: ServerConfig, backends: Sequence[Backend] | None = None) -> int:
     except ServerStartError as error:
         logger.error("%s", error)  # noqa: TRY400 - the text says it all; a trace would bury it
         return 1
+    freeze_what_is_there()
     failure: list[BaseException] = []
 
     def start() -> None:
