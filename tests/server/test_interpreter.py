@@ -39,7 +39,8 @@ def end():
     os.kill(os.getpid(), signal.SIGTERM)
 
 threading.Thread(target=end, daemon=True).start()
-config = ServerConfig(repository=Path({repository!r}), port=0, metrics_port=-1, backends="onnxruntime", lame_duck_seconds=0)
+folder = Path({repository!r})
+config = ServerConfig(repository=folder, port=0, metrics_port=-1, backends="onnxruntime", lame_duck_seconds=0)
 raise SystemExit(run(config))
 """
 
