@@ -113,6 +113,7 @@ class Server:
 
     def start(self) -> None:
         """Answer; then load what there is, and say SERVING when that is done."""
+        self._security.watch()
         self._rpc.start()
         self._engines.start(self.models.servables, lambda: self._budget.held == 0)
         self.models.start()
@@ -143,6 +144,7 @@ class Server:
         """End at once what `drain` has not ended, and free everything."""
         self._end_streams()
         self._rpc.stop(None)
+        self._security.stop()
         if self._config_watcher is not None:
             self._config_watcher.stop()
         self._engines.stop()
