@@ -10,7 +10,8 @@ from pathlib import Path
 import atheris
 
 with atheris.instrument_imports(include=["server"]):
-    from tests.fuzz.targets import TARGETS, seeds
+    from tests.fuzz.seeds import seeds
+    from tests.fuzz.targets import TARGETS
 
 ROOT = Path(__file__).parents[2]
 
