@@ -50,7 +50,7 @@ WINDOW = 64  # requests on the way at once
 MAX_GROWTH = 50 * 2**20
 # A tenth of the requests is answered: two in three of those that watch health or ask for reflection, whose answers tell
 # what was wrong, and of those for a status, which heeds the name alone; half of the batches and claimed sizes, since a
-# model may take them; one in twenty of those in which something was broken. All others are refused but for one in fifty.
+# model may take them; one in twenty of those in which something was broken. Of all others one in fifty is.
 MOST_ANSWERED = 0.15
 MOST_CONFIGURED = 0.02
 # What no text for a client may hold: a Python class or module, a file's path.
