@@ -116,6 +116,7 @@ class Server:
 
     def start(self) -> None:
         """Answer; load what there is; then begin to say how the server is: see `_begin_health`."""
+        self._security.watch()
         self._rpc.start()
         self._engines.start(self.models.servables, lambda: self._budget.held == 0)
         self.models.start()
@@ -165,6 +166,7 @@ class Server:
         """End at once what `drain` has not ended, and free everything."""
         self._end_streams()
         self._rpc.stop(None)
+        self._security.stop()
         if self._config_watcher is not None:
             self._config_watcher.stop()
         self._engines.stop()

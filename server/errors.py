@@ -11,6 +11,7 @@ SegueError
     - CancelledInQueue        its client went away before its turn
     - QueueFull               as many requests wait as may
     - TooLate                 the answer would come after the request's deadline
+    - NoThread                the system gives no thread that could do it
     - TooManyWatchers         as many streams watch the server's health as may
     - TooManyBytes            the requests in flight hold as much memory as they may
   x NotServed                 what was asked for is not here
@@ -104,7 +105,24 @@ class QueueFull(Overloaded):
 
 
 class TooLate(Overloaded):
-    """By the model's pace the answer would come after the request's deadline; refused at once."""
+    """By what was seen of late the answer would come after the request's deadline; refused at once."""
+
+    def __init__(self, model: str, ahead: int, needed: float, left: float) -> None:
+        """Make one.
+
+        Args:
+            model: Its name.
+            ahead: Requests that go first.
+            needed: Seconds until the answer.
+            left: Seconds until the deadline.
+        """
+        super().__init__(
+            f"{ahead} requests for {model} go first: it would take {needed:.3f} s, and {max(0.0, left):.3f} s are left"
+        )
+
+
+class NoThread(Overloaded):
+    """The system gives no thread that could do it: the process, its user or its container has as many as it may."""
 
 
 class TooManyWatchers(Overloaded):
