@@ -25,6 +25,8 @@ class Security:
     """None without tokens, so that requests pay nothing for what is not there."""
     words: str
     """For the log: who can talk to the server, and how."""
+    asks_who: bool
+    """Whether callers must show a token or a certificate."""
 
 
 def secure(config: ServerConfig, refused: Callable[[str], None]) -> Security:
@@ -62,6 +64,7 @@ def secure(config: ServerConfig, refused: Callable[[str], None]) -> Security:
         certificates.credentials() if certificates else None,
         Gate(tokens, refused) if tokens else None,
         f"{words}, {'bearer token' if tokens else 'no token'}",
+        asks_who=bool(tokens) or mutual,
     )
 
 
