@@ -23,7 +23,7 @@ SegueError
   x ReloadIncomplete          a new configuration is in force, but its models are not all there
     - ModelsUnavailable       some of them did not load
     - ReloadOverdue           they are still being loaded at the caller's deadline
-    - ReloadSuperseded        another configuration came, or the server is ending
+    - ReloadSuperseded        another configuration has left them out, or the server is ending
   - SignatureNotFound         the model has no signature of that name
   - MethodUnsupported         the request asks for a kind of inference that there is not
   x PackageError              a model package, or the repository that holds packages, cannot be used
@@ -36,6 +36,7 @@ SegueError
     - GraphNotLoadable        the ONNX file does not load
     - GraphNotLowerable       the ONNX graph has no faithful form as a PyTorch module
     - RunFailed               the runtime failed on an input that passed every check of ours
+    - WrongRows               what the runtime answered to a batch has not one row for each of the batch's
     - LeftToOthers            the runtime is well, but this input is not for it: another one may answer
     - OutOfMemory             the runtime could not allocate what the request needs
     - ProofFailed             the runtime's answers differ from TensorFlow's
@@ -178,7 +179,7 @@ class ReloadOverdue(ReloadIncomplete):
 
 
 class ReloadSuperseded(ReloadIncomplete):
-    """Another configuration replaced this one before its models were available, or the server ends."""
+    """Another configuration left out models before they were available, or the server ends."""
 
 
 class SignatureNotFound(SegueError):
@@ -246,6 +247,10 @@ class GraphNotLowerable(BackendError):
 
 class RunFailed(BackendError):
     """The runtime failed on an input that passed every check of ours."""
+
+
+class WrongRows(BackendError):
+    """A batch's answer has not one row for each row of the batch, so nobody knows which are whose."""
 
 
 class LeftToOthers(BackendError):

@@ -29,6 +29,8 @@ class Security:
     """For the log: who can talk to the server, and how."""
     renewals: tuple[Renewal[Any], ...]
     """Of the files behind them."""
+    asks_who: bool
+    """Whether callers must show a token or a certificate."""
 
     def watch(self) -> None:
         """Take the files up again when they change, from now on."""
@@ -75,6 +77,7 @@ def secure(config: ServerConfig, refused: Callable[[str], None]) -> Security:
         Gate(tokens, refused) if tokens else None,
         f"{words}, {'bearer token' if tokens else 'no token'}",
         tuple(each.renewal for each in (certificates, tokens) if each is not None),
+        asks_who=bool(tokens) or mutual,
     )
 
 
