@@ -1,4 +1,4 @@
-"""A closed-loop load generator: `python -m benchmarks.load PORT CONCURRENCY SECONDS [WARM-UPS] < REQUEST` prints JSON.
+"""A closed-loop load generator: `python -m benchmarks.load PORT CONCURRENCY SECONDS < REQUEST` prints JSON.
 
 Each caller has a thread and a connection of its own and sends the same request again as soon as it is answered.
 """
@@ -7,44 +7,44 @@ import json
 import sys
 import threading
 import time
-from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 METHOD = "/tensorflow.serving.PredictionService/Predict"
+_WARM_UPS = 20
 
 
-def latencies(call: Callable[[list[float]], None], callers: int) -> list[float]:
-    """Have so many threads note how long their calls take, in seconds; returns all of them in microseconds, sorted."""
-    noted: list[list[float]] = [[] for _ in range(callers)]
-    threads = [threading.Thread(target=call, args=(mine,)) for mine in noted]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    return sorted(1e6 * latency for mine in noted for latency in mine)
-
-
-def run(port: int, concurrency: int, seconds: float, request: bytes, warm_ups: int = 20) -> dict[str, float]:
-    """Load a server; returns requests per second and latency percentiles in microseconds."""
-    ready = threading.Barrier(concurrency)
+def run(port: int, concurrency: int, seconds: float, request: bytes) -> dict[str, float]:
+    """Load a server for so long; returns requests per second until the last answer, and percentiles in microseconds."""
+    begun: list[float] = []
+    ready = threading.Barrier(concurrency, action=lambda: begun.append(time.perf_counter()), timeout=60)
     options = [("grpc.use_local_subchannel_pool", 1), ("grpc.max_receive_message_length", -1)]
 
-    def call(mine: list[float]) -> None:
+    def call() -> list[tuple[float, float]]:
+        answers = []
         with grpc.insecure_channel(f"127.0.0.1:{port}", options=options) as channel:
             predict: grpc.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(METHOD)
-            for _ in range(warm_ups):
+            for _ in range(_WARM_UPS):
                 predict(request, timeout=60)
             ready.wait()
-            end = time.perf_counter() + seconds
-            while (begin := time.perf_counter()) < end:
+            while (begin := time.perf_counter()) < begun[0] + seconds:
                 predict(request, timeout=60)
-                mine.append(time.perf_counter() - begin)
+                answers.append((begin, time.perf_counter()))
+        return answers
 
-    ordered = latencies(call, concurrency)
+    with ThreadPoolExecutor(concurrency) as pool:
+        callers = [pool.submit(call) for _ in range(concurrency)]
+        answers = [answer for caller in callers for answer in caller.result()]
+    return summary(answers, begun[0])
+
+
+def summary(answers: list[tuple[float, float]], begin: float) -> dict[str, float]:
+    """Figures of requests, each from when to when: a request under way at the end counts, and so does its time."""
+    ordered = sorted(1e6 * (end - begin) for begin, end in answers)
     return {
-        "per_second": len(ordered) / seconds,
+        "per_second": len(answers) / (max(end for _, end in answers) - begin),
         "p50_us": ordered[len(ordered) // 2],
         "p99_us": ordered[len(ordered) * 99 // 100],
     }
@@ -59,6 +59,5 @@ def wait_until_serving(port: int) -> None:
 
 
 if __name__ == "__main__":
-    port, concurrency, seconds, *warm_ups = sys.argv[1:]
-    figures = run(int(port), int(concurrency), float(seconds), sys.stdin.buffer.read(), *map(int, warm_ups))
-    json.dump(figures, sys.stdout)
+    port, concurrency, seconds = sys.argv[1:]
+    json.dump(run(int(port), int(concurrency), float(seconds), sys.stdin.buffer.read()), sys.stdout)

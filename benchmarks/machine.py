@@ -1,9 +1,16 @@
-"""What machine a figure was measured on."""
+"""What machine a figure was measured on, and when."""
 
+import calendar
 import importlib.metadata
 import os
 import platform
+import time
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
+
+_TIME = "%Y-%m-%d %H:%M:%S UTC"
+_DAY = 86_400.0
 
 
 def describe() -> dict[str, str]:
@@ -27,3 +34,15 @@ def processor() -> str:
             if line.startswith("model name"):
                 return line.partition(":")[2].strip()
     return platform.processor() or platform.machine()
+
+
+def now() -> str:
+    """The time, as results have it under "measured"."""
+    return time.strftime(_TIME, time.gmtime())
+
+
+def is_fresh(result: Mapping[str, Any] | None) -> bool:
+    """Whether a result was measured within a day, on a machine like this one and with the same libraries."""
+    if result is None or result["machine"] != describe():
+        return False
+    return time.time() - calendar.timegm(time.strptime(result["measured"], _TIME)) < _DAY

@@ -1,9 +1,10 @@
 """What the server adds to a bare gRPC echo of the same bytes: `make bench` prints a table and writes JSON.
 
 A model that computes next to nothing is asked at concurrency 1 and 16, in rounds that alternate between Segue's server
-and echo servers of two kinds, all on one machine; the figures are medians over the rounds. The client is NVIDIA's
-perf_analyzer, kind tfserving, if the environment variable PERF_ANALYZER names it, else `benchmarks.load`. Nothing else
-should run.
+and echo servers of two kinds, client and servers sharing two cores; the figures are medians over the rounds. The client
+is NVIDIA's perf_analyzer, kind tfserving, if the environment variable PERF_ANALYZER names it, else `benchmarks.load`;
+the JSON says which. The exit code is 1 if Segue is further from the faster echo than it may be. Nothing else should
+run.
 """
 
 import argparse
@@ -17,13 +18,14 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import grpc
 import numpy as np
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from benchmarks.machine import describe
+from benchmarks.verdict import Verdict, tell
 from examples.demo import free_port, wait_until_listening
 from protos.serving import metadata_pb2
 from server.wire.responses import encode_predict_request
@@ -31,6 +33,14 @@ from tests.packages import WIDTH, write_package
 
 RESULT = Path(__file__).parent / "results" / "request_path.json"
 ECHOES = ("threads", "asyncio")
+CORES: Final = 2
+ADDED_US: Final = 150
+"""Microseconds that may be added to the faster echo's p50 at concurrency 1."""
+SHARE: Final = 0.7
+"""Of the faster echo's throughput that must be reached at concurrency 16."""
+
+Row = dict[str, Any]
+"""What one server does at one concurrency."""
 
 
 @contextmanager
@@ -102,7 +112,7 @@ def perf_analyzer(tool: str, port: int, concurrency: int, seconds: float) -> dic
     return {"per_second": float(rate[1]), "p50_us": float(p50[1]), "p99_us": float(p99[1])}
 
 
-def measure(rounds: int, seconds: float, concurrencies: Sequence[int]) -> list[dict[str, Any]]:
+def measure(rounds: int, seconds: float, concurrencies: Sequence[int]) -> list[Row]:
     """Rows of the table: medians over the rounds for each server and concurrency."""
     row = np.ones((1, WIDTH), np.float32)
     request = encode_predict_request({"x": row, "bias": row}, name="affine")
@@ -120,31 +130,58 @@ def measure(rounds: int, seconds: float, concurrencies: Sequence[int]) -> list[d
     return rows
 
 
-def show(rows: Sequence[dict[str, Any]]) -> None:
-    """Print the table as Markdown, each server beside the faster echo."""
+def compare(rows: Sequence[Row], concurrency: int) -> tuple[float, float]:
+    """Segue beside the echoes: microseconds added to the lower p50, and the share of the higher throughput.
+
+    The two may be different echoes': each figure is compared with the better one.
+    """
+    here = {row["server"]: row for row in rows if row["concurrency"] == concurrency}
+    p50 = min(here[echo]["p50_us"] for echo in ECHOES)
+    per_second = max(here[echo]["per_second"] for echo in ECHOES)
+    return here["segue"]["p50_us"] - p50, here["segue"]["per_second"] / per_second
+
+
+def verdicts(rows: Sequence[Row]) -> list[Verdict]:
+    """What must hold."""
+    added, share = compare(rows, 1)[0], compare(rows, 16)[1]
+    return [
+        Verdict(
+            f"concurrency 1: {added:+.0f} µs beside the faster echo's p50, at most {ADDED_US:+d}", added <= ADDED_US
+        ),
+        Verdict(f"concurrency 16: {share:.0%} of the faster echo's throughput, at least {SHARE:.0%}", share >= SHARE),
+    ]
+
+
+def show(rows: Sequence[Row]) -> None:
+    """Print the table as Markdown, and Segue beside the echo that is faster by each figure."""
     print("| server | concurrency | requests/s | p50 µs | p99 µs |\n|---|---|---|---|---|")
     for row in rows:
         figures = " | ".join(f"{row[key]:.0f}" for key in ("per_second", "p50_us", "p99_us"))
         print(f"| {row['server']} | {row['concurrency']} | {figures} |")
+    print()
     for concurrency in sorted({row["concurrency"] for row in rows}):
-        here = {row["server"]: row for row in rows if row["concurrency"] == concurrency}
-        echo = max((here["threads"], here["asyncio"]), key=lambda row: float(row["per_second"]))
-        added = here["segue"]["p50_us"] - echo["p50_us"]
-        share = here["segue"]["per_second"] / echo["per_second"]
-        print(f"\nconcurrency {concurrency}: {added:+.0f} µs at p50, {share:.0%} of the faster echo's throughput")
+        added, share = compare(rows, concurrency)
+        print(f"concurrency {concurrency}: {added:+.0f} µs at p50, {share:.0%} of the throughput")
 
 
-def main() -> None:
-    """Measure, print, write."""
+def main() -> int:
+    """Measure, print, write, judge; returns the exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--seconds", type=float, default=2.0)
     options = parser.parse_args()
+    cores = sorted(os.sched_getaffinity(0))[:CORES]
+    os.sched_setaffinity(0, cores)  # which all servers and clients inherit
     rows = measure(options.rounds, options.seconds, (1, 16))
     show(rows)
+    client = "perf_analyzer" if os.environ.get("PERF_ANALYZER") else "benchmarks.load"
+    print(f"asked by {client}, on {len(cores)} cores")
+    said = verdicts(rows)
     RESULT.parent.mkdir(exist_ok=True)
-    RESULT.write_text(json.dumps({"machine": describe(), "rows": rows}, indent=1) + "\n")
+    figures = {"client": client, "cores_used": len(cores), "verdicts": [str(each) for each in said], "rows": rows}
+    RESULT.write_text(json.dumps({"machine": describe(), **figures}, indent=1) + "\n")
+    return tell(said)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -19,8 +19,10 @@ from server.calls import Watcher
 from server.config import ServerConfig
 from server.errors import InvalidRequest, SegueError
 from server.heap import share_arenas
+from server.interpreter import freeze_what_is_there
 from server.lifecycle.manager import ModelManager
 from server.lifecycle.overview import Overview
+from server.lifecycle.servable import Servable
 from server.logs import AccessLog
 from server.metrics import Metrics
 from server.monitoring import metrics_paths
@@ -35,7 +37,7 @@ from server.services.inference import InferenceService
 from server.services.model import ModelService
 from server.services.prediction import PredictionService
 from server.services.reflection import Reflection
-from server.services.security import SecurityRefused, secure
+from server.services.security import SecurityRefused, is_loopback, secure
 from server.services.statuses import Code
 from server.services.transport import RpcServer
 
@@ -75,6 +77,7 @@ class Server:
         self._config = config
         self._metrics = Metrics()
         self._stop_metrics: Callable[[], None] = _nothing
+        self._has_looked = False
         try:
             self._beginning = begin = beginning(config)
             self._engines = engine_room(config, backends)
@@ -83,7 +86,7 @@ class Server:
         self.models = ModelManager(
             begin.source,
             self._engines.load,
-            observer=Observer(self._metrics, self._engines.join, self._engines.forget),
+            observer=Observer(self._metrics, self._available, self._engines.forget),
             policies=begin.policies,
             labels_before_versions=config.labels_before_versions,
             poll_seconds=config.poll_seconds,
@@ -112,20 +115,39 @@ class Server:
         self.metrics_port = self._serve_metrics(paths)
 
     def start(self) -> None:
-        """Answer; then load what there is, and say SERVING when that is done."""
+        """Answer; load what there is; then begin to say how the server is: see `_begin_health`."""
+        self._security.watch()
         self._rpc.start()
         self._engines.start(self.models.servables, lambda: self._budget.held == 0)
         self.models.start()
         if self._config_watcher is not None:
             self._config_watcher.start()
-        self._health.set_serving(serving=True)
+        self._begin_health()
         words = self._security.words
         logger.info("serving %s on %s:%d (%s)", self._beginning.words, self._config.host, self.port, words)
         if self._config.socket is not None:
             logger.info("also listening on the socket %s", self._config.socket)
         if self.metrics_port is not None:
-            logger.info("metrics on http://%s:%d/metrics", self._config.host, self.metrics_port)
-            logger.info("status page on http://%s:%d/", self._config.host, self.metrics_port)
+            self._tell_of_metrics(self._config.metrics_host or self._config.host, self.metrics_port)
+
+    def _begin_health(self) -> None:
+        """Say SERVING if requests can be answered, or if there is nothing yet that they could ask for.
+
+        Else the first version that becomes available says it. Who is asked for models and has none would otherwise be
+        taken for ready, and a rolling update would end the servers that have them.
+        """
+        # In this order: a version that becomes available meanwhile is seen here, or by `_available`.
+        self._has_looked = True
+        if self.models.servables() or self._beginning.source.is_empty:
+            self._health.set_serving(serving=True)
+        else:
+            logger.warning("NOT_SERVING until a model is available: none could be loaded")
+
+    def _available(self, servable: Servable) -> None:
+        """A version has become available. Health stays SERVING from then on, whatever fails later."""
+        if self._has_looked:
+            self._health.set_serving(serving=True)
+        self._engines.join(servable)
 
     def drain(self, hurry: threading.Event) -> None:
         """Let clients turn away, then let work in flight finish.
@@ -143,6 +165,7 @@ class Server:
         """End at once what `drain` has not ended, and free everything."""
         self._end_streams()
         self._rpc.stop(None)
+        self._security.stop()
         if self._config_watcher is not None:
             self._config_watcher.stop()
         self._engines.stop()
@@ -154,7 +177,7 @@ class Server:
 
     def _serve_metrics(self, paths: Sequence[str]) -> int | None:
         """Serve the metrics, and the page for people, on a port of their own."""
-        host, port = self._config.host, self._config.metrics_port
+        host, port = self._config.metrics_host or self._config.host, self._config.metrics_port
         if port < 0:
             return None
         try:
@@ -163,6 +186,17 @@ class Server:
             msg = f"cannot serve metrics on {host}:{port}: {error.strerror}. Choose another port with --metrics-port"
             raise ServerStartError(msg) from error
         return bound
+
+    def _tell_of_metrics(self, host: str, port: int) -> None:
+        """Say where they are, and if they are open to more than the operator may think."""
+        logger.info("metrics on http://%s:%d/metrics", host, port)
+        logger.info("status page on http://%s:%d/", host, port)
+        if self._security.asks_who and not is_loopback(host):
+            logger.warning(
+                "the metrics and the status page on %s:%d ask nobody for a token or a certificate: "
+                "--metrics-host 127.0.0.1 keeps them on this machine, a firewall within your network",
+                *(host, port),
+            )
 
     def _refused(self, peer: str) -> None:
         """Note a call without a valid token. What it called is for the caller to choose, so it is no label."""
@@ -290,6 +324,7 @@ def run(config: ServerConfig, backends: Sequence[Backend] | None = None) -> int:
     except ServerStartError as error:
         logger.error("%s", error)  # noqa: TRY400 - the text says it all; a trace would bury it
         return 1
+    freeze_what_is_there()
     failure: list[BaseException] = []
 
     def start() -> None:

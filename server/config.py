@@ -178,6 +178,9 @@ class ServerConfig:
         least=-1,
         most=65535,
     )
+    metrics_host: str = _setting(
+        "", "Address of the metrics and the status page, which ask nobody for a token; '' is that of --host.", SEEN
+    )
     monitoring_config_file: Path | None = _setting(
         None, "TensorFlow Serving's monitoring_config_file: a further path of the metrics.", SEEN
     )

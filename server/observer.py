@@ -14,16 +14,18 @@ logger = logging.getLogger("server")
 class Observer:
     """Logs what happens to versions and passes it to the metrics."""
 
-    def __init__(self, metrics: Metrics, join: Callable[[Servable], None], forget: Callable[[str, int], None]) -> None:
+    def __init__(
+        self, metrics: Metrics, available: Callable[[Servable], None], forget: Callable[[str, int], None]
+    ) -> None:
         """Make an observer.
 
         Args:
             metrics: Counts what happens.
-            join: Has other backends join a version that has become available.
+            available: Is told of each version that has become available.
             forget: Drops what is kept of a version that will not come back.
         """
         self._metrics = metrics
-        self._join = join
+        self._available = available
         self._forget = forget
 
     def status_changed(self, model: str, status: VersionStatus) -> None:
@@ -43,7 +45,7 @@ class Observer:
             "model %s version %d proved on %s in %.2f s: largest difference from TensorFlow %.1e",
             *(servable.name, servable.version, servable.backend_name, loaded.seconds, worst),
         )
-        self._join(servable)
+        self._available(servable)
 
     def not_replaced(self, model: str, version: int, error: SegueError) -> None:
         """See lifecycle.manager.Observer."""

@@ -8,11 +8,9 @@ is 1 if a part has not shown what it must. Figures of latency and of gaps need a
 """
 
 import argparse
-import calendar
 import json
 import sys
 import tempfile
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -21,15 +19,13 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.machine import describe
+from benchmarks.machine import describe, is_fresh, now
 from benchmarks.soak import memory, restarts, stalls, switches
 from benchmarks.soak.models import convert_vit
 
 RESULT = Path(__file__).parents[1] / "results" / "soak.json"
 Figures = dict[str, Any]
 
-_TIME = "%Y-%m-%d %H:%M:%S UTC"
-_DAY = 86_400.0
 _REQUESTS = 1_000_000
 _WARM_UP = 500_000  # until allocators and bounded histories are full: a server of a million more then grew no more
 
@@ -61,7 +57,12 @@ def smooth(figures: Figures) -> bool:
     gaps = {when: gap["beyond_control"] for when, gap in figures["longest_gap_milliseconds"].items()}
     p99 = figures["neighbour_p99_milliseconds"]
     late = max(p99["first_load"], p99["loading"]) / p99["steady"]
-    return bool(not figures["neighbour_failed"] and max(gaps["first_load"], gaps["loading"]) <= 50 and gaps["running"] <= 10 and late <= 1.5)
+    return bool(
+        not figures["neighbour_failed"]
+        and max(gaps["first_load"], gaps["loading"]) <= 50
+        and gaps["running"] <= 10
+        and late <= 1.5
+    )
 
 
 PARTS: Mapping[str, Part] = {
@@ -89,13 +90,6 @@ PARTS: Mapping[str, Part] = {
 }
 
 
-def is_fresh(result: Figures | None) -> bool:
-    """Whether a part was measured within a day, on a machine like this one and with the same libraries."""
-    if result is None or result["machine"] != describe():
-        return False
-    return time.time() - calendar.timegm(time.strptime(result["measured"], _TIME)) < _DAY
-
-
 def main() -> int:
     """Run the parts; returns the exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -110,7 +104,7 @@ def main() -> int:
         if options.again or not is_fresh(results.get(name)):
             with tempfile.TemporaryDirectory(prefix="segue-soak-") as folder:
                 figures = PARTS[name].run(Path(folder))
-            results[name] = {"measured": time.strftime(_TIME, time.gmtime()), "machine": describe(), "figures": figures}
+            results[name] = {"measured": now(), "machine": describe(), "figures": figures}
             RESULT.parent.mkdir(exist_ok=True)
             RESULT.write_text(json.dumps(results, indent=1) + "\n")
         figures = results[name]["figures"]

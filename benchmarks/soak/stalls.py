@@ -96,7 +96,9 @@ def stalls(
             thread.join()
     gaps, excuses = read(ticks), read(control)
     first, *loading = loading
-    late = {"steady": [calm], "first_load": [first], "loading": loading}
+    windows = {"steady": [calm], "first_load": [first], "loading": loading}
+    late = {when: p99(neighbour.seen, each) for when, each in windows.items()}
+    late["best_of_loading"] = min(p99(neighbour.seen, [each]) for each in loading)
     return {
         "loads": loads,
         "first_load_seconds": round(first[1] - first[0], 2),
@@ -110,7 +112,7 @@ def stalls(
         },
         "neighbour_requests": len(neighbour.seen),
         "neighbour_failed": len(neighbour.failed),
-        "neighbour_p99_milliseconds": {when: p99(neighbour.seen, windows) for when, windows in late.items()},
+        "neighbour_p99_milliseconds": late,
     }
 
 

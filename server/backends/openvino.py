@@ -18,10 +18,11 @@ import numpy as np
 
 from protos.tensorflow import tensor_pb2
 from server.arrays import Array
-from server.backends.cores import affinity, physical_cores, running_on
+from server.backends.cores import physical_cores
 from server.backends.interface import GraphSpec, Precision, TensorPort
 from server.backends.openvino_integers import Limits, faithful
 from server.backends.openvino_shapes import FittingShapes, Infer
+from server.backends.openvino_workers import Workers
 from server.errors import GraphNotLoadable, InvalidRequest, LeftToOthers, OutOfMemory, RunFailed, SegueError
 from server.repository.package import fingerprint
 
@@ -114,7 +115,7 @@ class OpenVinoGraph:
             raise InvalidRequest(f"the model cannot compute this input: {_one_line(error)}") from error
         self._limits.check(inputs)
         tensors = {name: _to_tensor(array) for name, array in inputs.items()}
-        with self._lock:
+        with self._lock, _WORKERS.beside_requests():
             compiled = self._loaded()
             try:
                 return _infer(compiled, tensors, outputs)
@@ -158,9 +159,7 @@ class OpenVinoBackend:
             threads: Threads within one operator, at least 2; 0 means one per core that this process may use.
         """
         self.precision = precision
-        # Now, and not while a version loads, which may be in a thread that leaves cores to others.
-        self._processors = affinity()
-        cores = physical_cores()
+        cores = physical_cores()  # now, and not in a thread that leaves cores to others
         self._threads = min(threads or cores, cores)
 
     @property
@@ -185,8 +184,7 @@ class OpenVinoBackend:
             # Seen on 2026.4.1: inputs that contradict one another are then computed with, out of bounds.
             msg = "OpenVINO loses its own errors when it computes with one thread: give it two cores"
             raise GraphNotLoadable(msg)
-        # What first computes in a process, reading a file included, fixes how many threads OpenVINO's scheduler has.
-        with running_on(self._processors):
+        with _WORKERS.beside_requests():
             return self._load(graph, threads)
 
     def _load(self, graph: GraphSpec, threads: int) -> OpenVinoGraph:
@@ -214,8 +212,7 @@ class OpenVinoBackend:
             raise GraphNotLoadable(msg) from error
 
     def _compile(self, core: ov.Core, model: ov.Model, graph: GraphSpec, threads: int) -> _Compiled:
-        with running_on(self._processors):
-            compiled = core.compile_model(model, "CPU", self._properties(threads))
+        compiled = core.compile_model(model, "CPU", self._properties(threads))
         return _Compiled(
             compiled.create_infer_request(),
             {port.name: _port(compiled.inputs, port.name) for port in graph.inputs},
@@ -235,6 +232,7 @@ class OpenVinoBackend:
         }
 
 
+_WORKERS: Final = Workers()
 _VERSION: Final[str] = ov.__version__.partition("-")[0]
 
 

@@ -25,6 +25,8 @@ class Repository:
 
     def __init__(self, root: Path) -> None:
         self.root = root
+        self.is_empty = False
+        """See `places.Source`. A root that does not exist may be a disk that is not there yet."""
         self._unreadable: set[str] = set()
 
     def scan(self) -> Mapping[str, Mapping[int, Path] | None]:
@@ -35,6 +37,8 @@ class Repository:
         Raises:
             OSError: the root cannot be listed. A root that does not exist holds no models.
         """
+        self.is_empty = False
+        there = self.root.is_dir()
         models: dict[str, Mapping[int, Path] | None] = {}
         for entry in _folders(self.root):
             if is_model_name(entry.name):
@@ -47,6 +51,7 @@ class Repository:
                             "model %s is left as it is: %s cannot be listed: %s", entry.name, entry.path, error
                         )
         self._unreadable = {name for name, versions in models.items() if versions is None}
+        self.is_empty = there and not self._unreadable and not any(models.values())
         return models
 
     def versions(self, name: str) -> Mapping[int, Path]:

@@ -24,12 +24,19 @@ class Source(Protocol):
         """
         ...
 
+    @property
+    def is_empty(self) -> bool:
+        """Whether the last scan could read everything and found nothing to serve: a first model is waited for."""
+        ...
+
 
 class Places:
     """A folder of version folders for each model. A folder's name need not be its model's."""
 
     def __init__(self, folders: Mapping[str, Path]) -> None:
         self.folders = dict(folders)
+        self.is_empty = not folders
+        """See Source. A model that somebody has named is to be served, also while its folder has no versions."""
         self._complaints: dict[str, str] = {}
 
     def scan(self) -> Mapping[str, Mapping[int, Path] | None]:

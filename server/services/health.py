@@ -40,7 +40,10 @@ class Health:
     def set_serving(self, *, serving: bool) -> None:
         """Change the status of all services, and tell whoever watches."""
         with self._lock:
-            self._status = _SERVING if serving and not self._draining else _NOT_SERVING
+            status = _SERVING if serving and not self._draining else _NOT_SERVING
+            if status == self._status:
+                return
+            self._status = status
             watchers = list(self._watchers)
         for watcher in watchers:
             watcher.tell()

@@ -10,7 +10,7 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from tests.e2e.processes import RunningServer, serving
-from tests.packages import joined, write_package
+from tests.packages import Affine, joined, write_package
 
 Status = health_pb2.HealthCheckResponse
 PREDICTION = "tensorflow.serving.PredictionService"
@@ -49,6 +49,23 @@ def test_who_watches_learns_of_the_end(server: RunningServer) -> None:
         server.process.terminate()
         assert [next(watch).status for watch in watches] == [Status.NOT_SERVING] * 20
         assert server.process.wait(timeout=60) == 0
+
+
+def test_a_server_whose_models_do_not_load_is_not_taken_for_ready(tmp_path: Path) -> None:
+    """A damaged version alone leaves it NOT_SERVING, its repair makes it SERVING, a later failure changes nothing."""
+    package = tmp_path / "models" / "affine" / "1"
+    write_package(package)
+    golden = (package / "golden.npz").read_bytes()
+    (package / "golden.npz").write_bytes(b"damaged")
+    with serving(tmp_path / "models") as server, grpc.insecure_channel(server.address) as channel:
+        watches = [_watch(channel, name) for name in ("", PREDICTION)]
+        assert [next(watch).status for watch in watches] == [Status.NOT_SERVING] * 2
+        (package / "golden.npz").write_bytes(golden)
+        assert [next(watch).status for watch in watches] == [Status.SERVING] * 2
+        write_package(tmp_path / "models" / "affine" / "2", Affine(claimed_scale=3.0))
+        server.log.wait_for("version 2 does not load")
+        stub = health_pb2_grpc.HealthStub(channel)
+        assert stub.Check(health_pb2.HealthCheckRequest(), timeout=30).status == Status.SERVING
 
 
 @pytest.mark.slow

@@ -90,6 +90,11 @@ class Stuck:
         self.answers = threading.Event()
         self.answers.set()
 
+    @property
+    def is_empty(self) -> bool:
+        """See Source."""
+        return False
+
     def __fspath__(self) -> str:
         self.reached.set()
         assert self.answers.wait(20)

@@ -1,0 +1,1 @@
+"""Three times the load that a server can bear: `python -m benchmarks.overload`."""
