@@ -3,7 +3,7 @@
 import logging
 import threading
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -72,6 +72,10 @@ class Engine:
         close_all(self.graphs.values())
 
 
+def _tell_nobody() -> None:
+    """Nobody wants to know."""
+
+
 def load_engine(
     package: Package,
     backend: Backend,
@@ -79,6 +83,7 @@ def load_engine(
     stop: threading.Event = _NEVER,
     *,
     may_leave: bool = False,
+    tell_loaded: Callable[[], None] = _tell_nobody,
 ) -> Engine:
     """Load every graph of a package and prove each signature against its golden answers.
 
@@ -88,6 +93,7 @@ def load_engine(
         sizes: Of the batches that will be run.
         stop: Set when nobody wants it any more; it ends soon after.
         may_leave: See prove.
+        tell_loaded: Called once all is loaded, before it is proved.
 
     Raises:
         GraphNotLoadable: the backend refuses a file, cannot make what it needs for it, or nobody wants it any more.
@@ -101,7 +107,7 @@ def load_engine(
         backend.prepare(spec, stop)
     prepared = time.perf_counter() - begin
     graphs, proofs, proving = in_own_thread(
-        lambda: _load_and_prove(package, backend, specs, sizes, stop, may_leave=may_leave)
+        lambda: _load_and_prove(package, backend, specs, sizes, stop, may_leave=may_leave, tell_loaded=tell_loaded)
     )
     seconds = time.perf_counter() - begin
     return Engine(backend.name, backend.precision, graphs, tuple(proofs), seconds, prepared, proving)
@@ -115,6 +121,7 @@ def _load_and_prove(
     stop: threading.Event,
     *,
     may_leave: bool,
+    tell_loaded: Callable[[], None],
 ) -> tuple[Mapping[str, LoadedGraph], list[Proof], float]:
     """The graphs, what was proved of them, and how many seconds that took."""
     graphs: dict[str, LoadedGraph] = {}
@@ -124,6 +131,7 @@ def _load_and_prove(
                 _go_on(stop)
                 graphs[spec.path.name] = backend.load(spec)
             _go_on(stop)
+            tell_loaded()
             begin = time.perf_counter()
             proofs = prove(package, backend.name, graphs, sizes, backend.precision, may_leave=may_leave)
         except BaseException:

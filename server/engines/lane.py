@@ -22,6 +22,7 @@ from server.errors import LeftToOthers, RunFailed, SegueError
 from server.histograms import Durations
 from server.parity import are_finite
 from server.selection.interface import Calibration, Failure, Outcome, Policy
+from server.selection.states import State
 
 logger = logging.getLogger("server")
 
@@ -30,6 +31,9 @@ Clock = Callable[[], float]
 
 class Chooser(Policy, Protocol):
     """A policy that operators can overrule, and that remembers."""
+
+    def stage(self, backend: str, state: State, reason: str = "") -> None:
+        """A backend takes no part yet, or never will."""
 
     def pin(self, order: Sequence[str] | None) -> None:
         """Prefer these backends, in this order; None chooses freely again."""
@@ -108,6 +112,13 @@ class Lane:
             if self.policy is not None:
                 self.policy.backend_state(engine.backend, available=True, now=self._clock())
             self._engines[engine.backend] = engine
+
+    def stage(self, backend: str, state: State, reason: str) -> None:
+        """Say how far a backend is that takes no part yet, or why it never will."""
+        if self.policy is not None:
+            with self._lock:
+                if backend not in self._engines:
+                    self.policy.stage(backend, state, reason)
 
     def pin(self, order: Sequence[str] | None) -> None:
         """Prefer these engines, in this order; None lets the policy choose."""

@@ -80,7 +80,11 @@ class Preparer:
         sizes = servable.batching.buckets if servable.batching else ()
         of_version = (servable.name, servable.version)
         try:
-            engine = load_engine(servable.package, backend, sizes, ensemble.ended, may_leave=True)
+            engine = load_engine(
+                *(servable.package, backend, sizes, ensemble.ended),
+                may_leave=True,
+                tell_loaded=lambda: ensemble.note(Candidate(backend.name, Stage.PROVING)),
+            )
         except SegueError as error:
             if not ensemble.ended.is_set():
                 self._reject(servable, backend, error.message)

@@ -22,6 +22,7 @@ from server.lifecycle.servable import Servable
 from server.repository.names import GOLDEN
 from server.repository.package import open_package
 from server.selection.interface import Calibration, Failure
+from server.selection.states import State
 from tests.packages import Affine, write_package
 from tests.server.engines.choosing import Told
 
@@ -126,7 +127,10 @@ def test_a_version_serves_while_others_are_prepared(tmp_path: Path) -> None:
 
 
 def test_what_answers_wrongly_never_serves(tmp_path: Path) -> None:
-    """A backend that does not reproduce TensorFlow's answers is left out, and it is said which output it errs in."""
+    """A backend that does not reproduce TensorFlow's answers is left out, and it is said which output it errs in.
+
+    The policy is told how far it came, and why no further.
+    """
     bad = FakeBackend(wrong, "bad")
     room, servable = room_of(tmp_path, FakeBackend(right), Picky(right, "picky"), bad)
     room.start(lambda: [servable], lambda: False)
@@ -134,6 +138,10 @@ def test_what_answers_wrongly_never_serves(tmp_path: Path) -> None:
     assert "output 'z'" in until(servable, "bad", Stage.REJECTED).reason
     assert until(servable, "picky", Stage.REJECTED).reason == "no form for model.onnx here"
     assert policy_of(servable).available == ["fake"]
+    assert [state for name, state, _ in policy_of(servable).stages if name == "bad"] == [
+        *(State.BUILDING, State.BUILDING, State.PROVING, State.REJECTED)
+    ]
+    assert ("picky", State.REJECTED, "no form for model.onnx here") in policy_of(servable).stages
     assert all(graph.closed for graph in bad.loaded)
     room.stop()
     servable.close()
