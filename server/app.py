@@ -19,7 +19,7 @@ from server.calls import Watcher
 from server.config import ServerConfig
 from server.errors import InvalidRequest, SegueError
 from server.heap import share_arenas
-from server.interpreter import freeze_what_is_there
+from server.interpreter import freeze_what_is_there, take_short_turns
 from server.lifecycle.manager import ModelManager
 from server.lifecycle.overview import Overview
 from server.lifecycle.servable import Servable
@@ -319,6 +319,7 @@ def run(config: ServerConfig, backends: Sequence[Backend] | None = None) -> int:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, on_signal)
     share_arenas()
+    take_short_turns()
     try:
         server = Server(config, backends)
     except ServerStartError as error:
