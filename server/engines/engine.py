@@ -9,7 +9,7 @@ from typing import Protocol
 
 from server.backends.interface import Backend, GraphSpec, LoadedGraph, Precision, TensorPort
 from server.engines.elbow_room import leaving_cores
-from server.engines.proof import Proof, prove
+from server.engines.proof import Proof, Trial, prove
 from server.errors import DamagedPackage, GraphNotLoadable
 from server.repository.package import Package
 from server.signatures import ServedSignature
@@ -57,6 +57,7 @@ class Engine:
         seconds: What preparing, loading and proving took.
         prepared: What preparing took of it.
         proved: What proving took of it.
+        trials: The runs that proved it, in their order.
     """
 
     backend: str
@@ -66,6 +67,7 @@ class Engine:
     seconds: float = 0.0
     prepared: float = 0.0
     proved: float = 0.0
+    trials: tuple[Trial, ...] = ()
 
     def close(self) -> None:
         """Free the graphs; see close_all."""
@@ -107,6 +109,7 @@ def load_engine(
         backend.prepare(spec, stop)
     prepared = time.perf_counter() - begin
     graphs: dict[str, LoadedGraph] = {}
+    trials: list[Trial] = []
     with leaving_cores():
         try:
             for spec in specs:
@@ -115,7 +118,9 @@ def load_engine(
             _go_on(stop)
             tell_loaded()
             loaded = time.perf_counter()
-            proofs = prove(package, backend.name, graphs, sizes, backend.precision, may_leave=may_leave)
+            proofs = prove(
+                *(package, backend.name, graphs, sizes, backend.precision), may_leave=may_leave, tell=trials.append
+            )
         except BaseException:
             try:
                 close_all(graphs.values())
@@ -123,7 +128,8 @@ def load_engine(
                 logger.exception("freeing what %s had loaded failed", backend.name)
             raise
     end = time.perf_counter()
-    return Engine(backend.name, backend.precision, graphs, tuple(proofs), end - begin, prepared, end - loaded)
+    times = end - begin, prepared, end - loaded
+    return Engine(backend.name, backend.precision, graphs, tuple(proofs), *times, tuple(trials))
 
 
 def _go_on(stop: threading.Event) -> None:

@@ -5,6 +5,7 @@ The choice itself is the policy's; here it is asked, told what came of it, and o
 
 import itertools
 import logging
+import math
 import threading
 import time
 from collections import Counter
@@ -18,6 +19,7 @@ from server.engines import choices
 from server.engines.choices import Choices, Counts, SteppedIn, Switched
 from server.engines.engine import Engine
 from server.engines.explained import Explanation, explained
+from server.engines.proof import Trial, rows_of
 from server.errors import LeftToOthers, RunFailed, SegueError
 from server.histograms import Durations
 from server.parity import are_finite
@@ -100,18 +102,39 @@ class Lane:
         self._clock = clock
         self._lock = threading.Lock()
         self._numbers = itertools.count()
-        self._without_inputs: set[int] = set()
+        self._wish: Calibration | None = None
+        self._untold: list[tuple[str, Trial]] = []
+        self._touched = -math.inf
         self._begun = 0
         self._running = 0
         if policy is not None:
             policy.backend_state(primary.backend, available=True, now=clock())
 
-    def add(self, engine: Engine) -> None:
-        """Let an engine take part."""
+    def add(self, engine: Engine, trials: Sequence[Trial] = ()) -> None:
+        """Let an engine take part.
+
+        Args:
+            engine: Proved.
+            trials: The runs that proved it for this signature, in their order. The policy learns from them for nothing,
+                from the last batch of a request on: beside one they took longer.
+        """
         with self._lock:
             if self.policy is not None:
                 self.policy.backend_state(engine.backend, available=True, now=self._clock())
             self._engines[engine.backend] = engine
+            if not self._running:
+                self._untold += [(engine.backend, trial) for trial in trials if trial.begun > self._touched]
+            self._tell_trials()
+
+    def _tell_trials(self) -> None:
+        """Let the policy learn from what it has not asked for; while it waits for what it has, it would mistake it."""
+        if self.policy is None or self._wish is not None:
+            return
+        for backend, trial in self._untold:
+            outcome = Outcome(None, self._bucket_of(trial.rows), backend, trial.seconds, None)
+            self.policy.observe(outcome, self._clock())
+            self.told += 1
+        self._untold.clear()
 
     def stage(self, backend: str, state: State, reason: str) -> None:
         """Say how far a backend is that takes no part yet, or why it never will."""
@@ -173,15 +196,19 @@ class Lane:
         with self._lock:
             self._begun += 1
             self._running += 1
+            self._touched = self._clock()
         try:
             return self._choose_and_run(self.policy, bucket, feeds, outputs)
         finally:
             with self._lock:
                 self._running -= 1
+                self._touched = self._clock()
 
     def bucket(self, feeds: Mapping[str, Array]) -> int:
         """The bucket of a batch, by the first dimension of what it holds."""
-        rows = max((array.shape[0] for array in feeds.values() if array.ndim), default=1)
+        return self._bucket_of(rows_of(feeds))
+
+    def _bucket_of(self, rows: int) -> int:
         return next((bucket for bucket in self.buckets if bucket >= rows), self.buckets[-1])
 
     def calibrate(self, feeds_of: Callable[[int], Mapping[str, Array] | None], outputs: Sequence[str]) -> bool:
@@ -194,16 +221,19 @@ class Lane:
         Returns:
             Whether a run was made, and nothing disturbed it, so that another may be wanted.
         """
-        with self._lock:
-            wanted = self.policy.idle(self._clock()) if self.policy is not None and not self._running else None
-            begun = self._begun
-        if wanted is None or self.policy is None or wanted.bucket in self._without_inputs:
+        if self.policy is None:
             return False
+        with self._lock:
+            if self._wish is None and not self._running:
+                self._wish = self.policy.idle(self._clock())
+            wanted, begun = self._wish, self._begun
+            if wanted is None or self._running:
+                return False
         feeds = feeds_of(wanted.bucket)
         if feeds is None:
-            self._without_inputs.add(wanted.bucket)
             with self._lock:
                 self.policy.has_no_inputs(wanted.bucket)
+                self._fulfilled()
             return False
         begin = time.perf_counter()
         failure = self._try(self._engines[wanted.backend], feeds, outputs)
@@ -215,7 +245,13 @@ class Lane:
                 self._observe(wanted, seconds, failure)
             else:
                 self.policy.disturbed(seconds)
+            self._fulfilled()
         return alone
+
+    def _fulfilled(self) -> None:
+        """The policy waits for no run that it has asked for."""
+        self._wish = None
+        self._tell_trials()
 
     def _observe(self, wanted: Calibration, seconds: float, failure: Failure | None) -> None:
         assert self.policy is not None  # noqa: S101 - it has asked for the run
