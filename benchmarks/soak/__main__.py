@@ -61,7 +61,12 @@ def smooth(figures: Figures) -> bool:
     gaps = {when: gap["beyond_control"] for when, gap in figures["longest_gap_milliseconds"].items()}
     p99 = figures["neighbour_p99_milliseconds"]
     late = max(p99["first_load"], p99["loading"]) / p99["steady"]
-    return bool(not figures["neighbour_failed"] and max(gaps["first_load"], gaps["loading"]) <= 50 and gaps["running"] <= 10 and late <= 1.5)
+    return bool(
+        not figures["neighbour_failed"]
+        and max(gaps["first_load"], gaps["loading"]) <= 50
+        and gaps["running"] <= 10
+        and late <= 1.5
+    )
 
 
 PARTS: Mapping[str, Part] = {

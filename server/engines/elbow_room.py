@@ -1,11 +1,38 @@
 """Loading beside requests: were it to take every core, each request would wait until the system takes one back."""
 
 import os
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TypeVar
 
 _TASKS = Path("/proc/self/task")
+
+_T = TypeVar("_T")
+
+
+def in_own_thread(work: Callable[[], _T]) -> _T:
+    """Do work in a new thread, and return or raise what it does.
+
+    OpenMP gives each thread that computes helpers of its own, and keeps them as long as that thread. Those of a thread
+    that has loaded before would not be made inside `leaving_cores`, and take every core.
+    """
+    results: list[_T] = []
+    errors: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            results.append(work())
+        except BaseException as error:  # noqa: BLE001 - raised below, in the thread that waits
+            errors.append(error)
+
+    thread = threading.Thread(target=run, name="load", daemon=True)
+    thread.start()
+    thread.join()
+    if errors:
+        raise errors[0]
+    return results[0]
 
 
 @contextmanager
@@ -13,8 +40,9 @@ def leaving_cores() -> Iterator[None]:
     """Keep this thread, and those that it starts, off a quarter of the process's cores, and off one at the least.
 
     Afterwards they may use all of them. A runtime's threads that were made inside keep the restriction until then, so
-    what is tried out inside runs on fewer cores than requests will. Two at once leave the same cores free; the first
-    that ends lifts the other's restriction too, so that what serves by then is not slowed.
+    what is tried out inside runs on fewer cores than requests will; so that they are made inside, load in a thread of
+    its own. OpenVINO's have places of their own for each run, and take every core. Two at once leave the same cores
+    free; the first that ends lifts the other's restriction too, so that what serves by then is not slowed.
 
     Does nothing where there is one core, or where threads cannot be restricted.
     """

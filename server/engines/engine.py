@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from server.backends.interface import Backend, GraphSpec, LoadedGraph, Precision, TensorPort
-from server.engines.elbow_room import leaving_cores
+from server.engines.elbow_room import in_own_thread, leaving_cores
 from server.engines.proof import Proof, Trial, prove
 from server.errors import DamagedPackage, GraphNotLoadable
 from server.repository.package import Package
@@ -108,6 +108,24 @@ def load_engine(
     for spec in specs:
         backend.prepare(spec, stop)
     prepared = time.perf_counter() - begin
+    graphs, proofs, trials, proving = in_own_thread(
+        lambda: _load_and_prove(package, backend, specs, sizes, stop, may_leave=may_leave, tell_loaded=tell_loaded)
+    )
+    seconds = time.perf_counter() - begin
+    return Engine(backend.name, backend.precision, graphs, tuple(proofs), seconds, prepared, proving, trials)
+
+
+def _load_and_prove(
+    package: Package,
+    backend: Backend,
+    specs: Sequence[GraphSpec],
+    sizes: Sequence[int],
+    stop: threading.Event,
+    *,
+    may_leave: bool,
+    tell_loaded: Callable[[], None],
+) -> tuple[Mapping[str, LoadedGraph], list[Proof], tuple[Trial, ...], float]:
+    """The graphs, what was proved of them, the runs that proved it, and how many seconds they took."""
     graphs: dict[str, LoadedGraph] = {}
     trials: list[Trial] = []
     with leaving_cores():
@@ -117,7 +135,7 @@ def load_engine(
                 graphs[spec.path.name] = backend.load(spec)
             _go_on(stop)
             tell_loaded()
-            loaded = time.perf_counter()
+            begin = time.perf_counter()
             proofs = prove(
                 *(package, backend.name, graphs, sizes, backend.precision), may_leave=may_leave, tell=trials.append
             )
@@ -127,9 +145,7 @@ def load_engine(
             except Exception:  # why it is given up is the news
                 logger.exception("freeing what %s had loaded failed", backend.name)
             raise
-    end = time.perf_counter()
-    times = end - begin, prepared, end - loaded
-    return Engine(backend.name, backend.precision, graphs, tuple(proofs), *times, tuple(trials))
+    return graphs, proofs, tuple(trials), time.perf_counter() - begin
 
 
 def _go_on(stop: threading.Event) -> None:

@@ -5,7 +5,7 @@ import threading
 
 import pytest
 
-from server.engines.elbow_room import leaving_cores
+from server.engines.elbow_room import in_own_thread, leaving_cores
 
 pytestmark = pytest.mark.skipif(
     not hasattr(os, "sched_setaffinity") or len(os.sched_getaffinity(0)) < 2, reason="one core leaves nothing to share"
@@ -82,3 +82,16 @@ def test_two_loads_at_once_end_without_restrictions() -> None:
     assert all(pool.cores == every for pool in pools)
     for pool in pools:
         pool.end()
+
+
+def test_what_is_done_in_a_thread_of_its_own_ends_there() -> None:
+    """The helpers that OpenMP gives a thread end with it; what it returns or raises arrives."""
+
+    def fail() -> None:
+        raise ValueError("it does not load")
+
+    thread = in_own_thread(threading.current_thread)
+    assert thread is not threading.current_thread()
+    assert not thread.is_alive()
+    with pytest.raises(ValueError, match="it does not load"):
+        in_own_thread(fail)
