@@ -9,7 +9,7 @@ from typing import Protocol
 
 from server.backends.interface import Backend, GraphSpec, LoadedGraph, Precision, TensorPort
 from server.engines.elbow_room import in_own_thread, leaving_cores
-from server.engines.proof import Proof, Trial, prove
+from server.engines.proof import Proof, prove
 from server.errors import DamagedPackage, GraphNotLoadable
 from server.repository.package import Package
 from server.signatures import ServedSignature
@@ -57,7 +57,6 @@ class Engine:
         seconds: What preparing, loading and proving took.
         prepared: What preparing took of it.
         proved: What proving took of it.
-        trials: The runs that proved it, in their order.
     """
 
     backend: str
@@ -67,7 +66,6 @@ class Engine:
     seconds: float = 0.0
     prepared: float = 0.0
     proved: float = 0.0
-    trials: tuple[Trial, ...] = ()
 
     def close(self) -> None:
         """Free the graphs; see close_all."""
@@ -108,11 +106,11 @@ def load_engine(
     for spec in specs:
         backend.prepare(spec, stop)
     prepared = time.perf_counter() - begin
-    graphs, proofs, trials, proving = in_own_thread(
+    graphs, proofs, proving = in_own_thread(
         lambda: _load_and_prove(package, backend, specs, sizes, stop, may_leave=may_leave, tell_loaded=tell_loaded)
     )
     seconds = time.perf_counter() - begin
-    return Engine(backend.name, backend.precision, graphs, tuple(proofs), seconds, prepared, proving, trials)
+    return Engine(backend.name, backend.precision, graphs, tuple(proofs), seconds, prepared, proving)
 
 
 def _load_and_prove(
@@ -124,10 +122,9 @@ def _load_and_prove(
     *,
     may_leave: bool,
     tell_loaded: Callable[[], None],
-) -> tuple[Mapping[str, LoadedGraph], list[Proof], tuple[Trial, ...], float]:
-    """The graphs, what was proved of them, the runs that proved it, and how many seconds they took."""
+) -> tuple[Mapping[str, LoadedGraph], list[Proof], float]:
+    """The graphs, what was proved of them, and how many seconds that took."""
     graphs: dict[str, LoadedGraph] = {}
-    trials: list[Trial] = []
     with leaving_cores():
         try:
             for spec in specs:
@@ -136,16 +133,14 @@ def _load_and_prove(
             _go_on(stop)
             tell_loaded()
             begin = time.perf_counter()
-            proofs = prove(
-                *(package, backend.name, graphs, sizes, backend.precision), may_leave=may_leave, tell=trials.append
-            )
+            proofs = prove(package, backend.name, graphs, sizes, backend.precision, may_leave=may_leave)
         except BaseException:
             try:
                 close_all(graphs.values())
             except Exception:  # why it is given up is the news
                 logger.exception("freeing what %s had loaded failed", backend.name)
             raise
-    return graphs, proofs, tuple(trials), time.perf_counter() - begin
+    return graphs, proofs, time.perf_counter() - begin
 
 
 def _go_on(stop: threading.Event) -> None:

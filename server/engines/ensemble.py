@@ -124,8 +124,8 @@ class Ensemble:
                 return False
             self._engines[engine.backend] = engine
             self._candidates[engine.backend] = Candidate(engine.backend, Stage.ELIGIBLE, seconds=engine.seconds)
-        for signature, lane in self.lanes.items():
-            lane.add(engine, [trial for trial in engine.trials if trial.signature == signature])
+        for lane in self.lanes.values():
+            lane.add(engine)
         return True
 
     def pin(self, order: Sequence[str] | None) -> None:

@@ -20,7 +20,6 @@ from server.engines.choices import Choices, Counts, SteppedIn, Switched
 from server.engines.chooser import Chooser
 from server.engines.engine import Engine
 from server.engines.explained import Explanation, explained
-from server.engines.proof import Trial, rows_of
 from server.errors import LeftToOthers, RunFailed, SegueError
 from server.histograms import Durations
 from server.parity import are_finite
@@ -83,38 +82,17 @@ class Lane:
         self._numbers = itertools.count()
         self._wish: Calibration | None = None
         self._read_again_at = -math.inf
-        self._untold: list[tuple[str, Trial]] = []
-        self._touched = -math.inf
         self._begun = 0
         self._running = 0
         if policy is not None:
             policy.backend_state(primary.backend, available=True, now=clock())
 
-    def add(self, engine: Engine, trials: Sequence[Trial] = ()) -> None:
-        """Let an engine take part.
-
-        Args:
-            engine: Proved.
-            trials: The runs that proved it for this signature, in their order. The policy learns from them for nothing,
-                from the last batch of a request on: beside one they took longer.
-        """
+    def add(self, engine: Engine) -> None:
+        """Let an engine take part."""
         with self._lock:
             if self.policy is not None:
                 self.policy.backend_state(engine.backend, available=True, now=self._clock())
             self._engines[engine.backend] = engine
-            if not self._running:
-                self._untold += [(engine.backend, trial) for trial in trials if trial.begun > self._touched]
-            self._tell_trials()
-
-    def _tell_trials(self) -> None:
-        """Let the policy learn from what it has not asked for; while it waits for what it has, it would mistake it."""
-        if self.policy is None or self._wish is not None:
-            return
-        for backend, trial in self._untold:
-            outcome = Outcome(None, self._bucket_of(trial.rows), backend, trial.seconds, None)
-            self.policy.observe(outcome, self._clock())
-            self.told += 1
-        self._untold.clear()
 
     def stage(self, backend: str, state: State, reason: str) -> None:
         """Say how far a backend is that takes no part yet, or why it never will."""
@@ -176,19 +154,15 @@ class Lane:
         with self._lock:
             self._begun += 1
             self._running += 1
-            self._touched = self._clock()
         try:
             return self._choose_and_run(self.policy, bucket, feeds, outputs)
         finally:
             with self._lock:
                 self._running -= 1
-                self._touched = self._clock()
 
     def bucket(self, feeds: Mapping[str, Array]) -> int:
         """The bucket of a batch, by the first dimension of what it holds."""
-        return self._bucket_of(rows_of(feeds))
-
-    def _bucket_of(self, rows: int) -> int:
+        rows = max((array.shape[0] for array in feeds.values() if array.ndim), default=1)
         return next((bucket for bucket in self.buckets if bucket >= rows), self.buckets[-1])
 
     def calibrate(self, feeds_of: Callable[[int], Mapping[str, Array] | None], outputs: Sequence[str]) -> bool:
@@ -217,7 +191,7 @@ class Lane:
         if feeds is None:
             with self._lock:
                 self.policy.has_no_inputs(wanted.bucket)
-                self._fulfilled()
+                self._wish = None
             return False
         begin = time.perf_counter()
         failure = self._try(self._engines[wanted.backend], feeds, outputs)
@@ -229,7 +203,7 @@ class Lane:
                 self._observe(wanted, seconds, failure)
             else:
                 self.policy.disturbed(seconds)
-            self._fulfilled()
+            self._wish = None
         return alone
 
     def _wanted(self, policy: Chooser) -> Calibration | None:
@@ -247,11 +221,6 @@ class Lane:
                 "golden inputs cannot be read, trying again every %d s: %s", _READ_AGAIN_SECONDS, error.message
             )
         self._read_again_at = self._clock() + _READ_AGAIN_SECONDS
-
-    def _fulfilled(self) -> None:
-        """The policy waits for no run that it has asked for."""
-        self._wish = None
-        self._tell_trials()
 
     def _observe(self, wanted: Calibration, seconds: float, failure: Failure | None) -> None:
         assert self.policy is not None  # noqa: S101 - it has asked for the run

@@ -1,7 +1,6 @@
 """Does a loaded backend answer as TensorFlow did? Asked of every backend, on this machine, before it may serve."""
 
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -33,35 +32,6 @@ class Proof:
     """Whether TensorFlow's golden answers hold neither NaN nor infinity."""
 
 
-@dataclass(frozen=True, slots=True)
-class Trial:
-    """A run on golden inputs that answered.
-
-    Attributes:
-        signature: Of the inputs.
-        rows: Of the inputs; see rows_of.
-        begun: When it began, by time.monotonic().
-        seconds: How long it took.
-    """
-
-    signature: str
-    rows: int
-    begun: float
-    seconds: float
-
-
-TellTrial = Callable[[Trial], None]
-
-
-def _tell_nobody(_trial: Trial) -> None:
-    """Nobody wants to know."""
-
-
-def rows_of(feeds: Mapping[str, Array]) -> int:
-    """How many rows a batch has, by the first dimension of what it holds."""
-    return max((array.shape[0] for array in feeds.values() if array.ndim), default=1)
-
-
 def prove(
     package: Package,
     backend_name: str,
@@ -70,7 +40,6 @@ def prove(
     precision: Precision = Precision.FP32,
     *,
     may_leave: bool = False,
-    tell: TellTrial = _tell_nobody,
 ) -> list[Proof]:
     """Run every golden case and compare each output with TensorFlow's answer.
 
@@ -82,7 +51,6 @@ def prove(
             sizes, which proves each and makes the backend ready for it.
         precision: What the backend computes in.
         may_leave: There are others to which it may leave some cases, as it will when it serves, but not all.
-        tell: Is told of every run that answers, in order; the first are the first that the backend ever makes.
 
     Raises:
         ProofFailed: naming the first output that differs, and by how much.
@@ -99,7 +67,7 @@ def prove(
         for signature in package.manifest.signatures:
             cases = list(_cases(signature, arrays, sizes))
             graph = graphs[signature.onnx_file]
-            proofs += _prove_signature(signature, graph, cases, precision, may_leave=may_leave, tell=tell)
+            proofs += _prove_signature(signature, graph, cases, precision, may_leave=may_leave)
     except KeyError as error:
         raise DamagedPackage(f"{package.path}: the manifest speaks of {error}, which is not there") from error
     for proof in proofs:
@@ -160,7 +128,6 @@ def _prove_signature(
     precision: Precision,
     *,
     may_leave: bool,
-    tell: TellTrial,
 ) -> list[Proof]:
     served = ServedSignature(signature)
     differences = dict.fromkeys(served.outputs, Difference())
@@ -174,16 +141,13 @@ def _prove_signature(
     }
     left = 0
     for inputs, expected in cases:
-        feeds = served.bind(inputs)
-        begun = time.monotonic()
         try:
-            answers = graph.run(feeds, list(served.outputs.values()))
+            answers = graph.run(served.bind(inputs), list(served.outputs.values()))
         except LeftToOthers:
             left += 1
             if not may_leave or left == len(cases):
                 raise
             continue
-        tell(Trial(signature.name, rows_of(feeds), begun, time.monotonic() - begun))
         for alias, answer in zip(served.outputs, answers, strict=True):
             measured = compare(expected[alias], answer, tolerances[alias])
             differences[alias] = differences[alias].merged(measured)

@@ -2,7 +2,6 @@
 
 import gc
 import threading
-import time
 import weakref
 from collections.abc import Callable, Sequence
 
@@ -13,7 +12,6 @@ from server import calls
 from server.arrays import Array
 from server.engines.choices import SteppedIn
 from server.engines.lane import Lane
-from server.engines.proof import Trial
 from server.errors import DamagedPackage, InvalidRequest, LeftToOthers, RunFailed
 from server.selection.interface import Calibration, Failure
 from tests.packages import joined
@@ -255,58 +253,6 @@ def test_an_error_that_nobody_foresaw_is_another_engines_turn() -> None:
     lane, _ = lane_of(surprises, surprises)
     with pytest.raises(RunFailed, match="ZeroDivisionError"):
         lane.run(batch(), ["y"])
-
-
-def trials(*rows: int, begun: float | None = None) -> list[Trial]:
-    """Runs of so many rows that took as many seconds."""
-    moment = time.monotonic() if begun is None else begun
-    return [Trial("serving_default", each, moment, float(each)) for each in rows]
-
-
-def told(policy: Told) -> list[tuple[int | None, int, str, float]]:
-    """What the policy was told: batch, bucket, backend and seconds."""
-    return [(one.batch, one.bucket, one.backend, one.seconds) for one in policy.outcomes]
-
-
-def test_what_proved_a_backend_is_knowledge_for_nothing() -> None:
-    """The policy learns of each run in its order, the cold first ones too, as of none that it has asked for."""
-    lane, policy = lane_of(double)
-    lane.add(engine("second", double), trials(4, 1, 3, 2))
-    assert told(policy) == [(None, bucket, "second", float(rows)) for rows, bucket in ((4, 4), (1, 1), (3, 4), (2, 2))]
-    assert lane.counts().seconds == {}
-
-
-def test_what_proved_a_backend_beside_a_request_teaches_nothing() -> None:
-    """From the last request's batch on, the runs were alone; one that is under way is beside all of them."""
-    began, go_on = threading.Event(), threading.Event()
-
-    def slow(x: Array) -> Array:
-        began.set()
-        assert go_on.wait(30)
-        return x
-
-    lane, policy = lane_of(slow, order=["first"])
-    before = trials(1)
-    with joined(threading.Thread(target=lane.run, args=(batch(), ["y"]))):
-        assert began.wait(30)
-        lane.add(engine("second", double), [*before, *trials(2)])
-        go_on.set()
-    lane.add(engine("third", double), [*before, *trials(2)])
-    assert [outcome.backend for outcome in policy.outcomes if outcome.batch is None] == ["third"]
-    assert [outcome.bucket for outcome in policy.outcomes if outcome.batch is None] == [2]
-
-
-def test_what_proved_a_backend_is_not_taken_for_a_run_that_was_asked_for() -> None:
-    """A backend that joins while the policy waits for a calibration is told of after it: only that one is paid for."""
-
-    def joins(x: Array) -> Array:
-        lane.add(engine("third", double), trials(1))
-        return x
-
-    lane, policy = lane_of(double, joins)
-    policy.wanted = [Calibration(2, "second")]
-    assert lane.calibrate(batch, ["y"])
-    assert [(outcome.backend, outcome.bucket) for outcome in policy.outcomes] == [("second", 2), ("third", 1)]
 
 
 def test_sizes_without_golden_inputs_are_asked_for_once() -> None:

@@ -154,23 +154,6 @@ def test_a_backend_is_calibrating_until_it_is_known(tmp_path: Path) -> None:
         assert states_of(registry, "b") == ["eligible"]
 
 
-def test_proving_a_backend_is_free_knowledge(tmp_path: Path) -> None:
-    """With the real policy: it knows something of every size of batch when the backend joins, and has paid nothing."""
-    with asked(tmp_path, FakeBackend(right, "a"), FakeBackend(right, "b")) as (servable, _, registry):
-        joining = engine_of(servable)
-        servable.ensemble.add(joining)
-        value = registry.get_sample_value
-        samples = [
-            value("segue_backend_estimate_runs", {**SIGNATURE, "backend": "b", "bucket": str(bucket)})
-            for bucket in (1, 2, 4)
-        ]
-        assert min(runs or 0 for runs in samples) >= 1
-        assert sum(runs or 0 for runs in samples) == len(joining.trials)
-        policy = servable.ensemble.lanes["serving_default"].policy
-        assert isinstance(policy, Selector)
-        assert (policy.budget.busy, policy.budget.explored, policy.budget.missing) == (0, 0, 0)
-
-
 def test_every_stage_shows_in_every_bucket(tmp_path: Path) -> None:
     """With the real policy: one that is being built, proved or was rejected has its state and reason in each bucket."""
     with asked(tmp_path, FakeBackend(right, "a"), FakeBackend(right, "b")) as (servable, _, registry):

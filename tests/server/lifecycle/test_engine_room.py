@@ -138,8 +138,9 @@ def test_what_answers_wrongly_never_serves(tmp_path: Path) -> None:
     assert "output 'z'" in until(servable, "bad", Stage.REJECTED).reason
     assert until(servable, "picky", Stage.REJECTED).reason == "no form for model.onnx here"
     assert policy_of(servable).available == ["fake"]
-    stages = [state for name, state, _ in policy_of(servable).stages if name == "bad"]
-    assert stages == [State.BUILDING, State.BUILDING, State.PROVING, State.REJECTED]
+    assert [state for name, state, _ in policy_of(servable).stages if name == "bad"] == [
+        *(State.BUILDING, State.BUILDING, State.PROVING, State.REJECTED)
+    ]
     assert ("picky", State.REJECTED, "no form for model.onnx here") in policy_of(servable).stages
     assert all(graph.closed for graph in bad.loaded)
     room.stop()
@@ -279,7 +280,6 @@ def test_an_idle_server_tries_its_engines_on_golden_inputs(tmp_path: Path) -> No
     until(servable, "other", Stage.ELIGIBLE)
     room.stop()
     policy = policy_of(servable)
-    policy.outcomes.clear()  # what proved it
     policy.wanted = [Calibration(8, "fake"), Calibration(3, "other"), Calibration(2, "other")]
     calls: list[int] = []
     done = threading.Event()
@@ -450,7 +450,6 @@ def test_a_foreign_folder_is_not_held_against_an_engine(tmp_path: Path) -> None:
     room.stop()
     golden = tmp_path / "m" / "1" / GOLDEN
     np.savez(golden, **{key: array[:, :1] for key, array in np.load(golden).items()})
-    policy_of(servable).outcomes.clear()  # what proved it
     policy_of(servable).wanted = [Calibration(1, "other")]
     Calibrator(lambda: [servable], lambda: True)._look()
     assert policy_of(servable).outcomes == []
@@ -477,8 +476,7 @@ def test_a_backend_may_leave_some_of_what_is_proved_to_others(tmp_path: Path) ->
     assert until(servable, "nothing", Stage.REJECTED).reason == "no rows at all"
     policy_of(servable).order = ["small"]
     assert ask(servable, 4).shape[0] == 4
-    batches = [outcome for outcome in policy_of(servable).outcomes if outcome.batch is not None]
-    assert [outcome.failure for outcome in batches] == [Failure.LEFT, None]
+    assert [outcome.failure for outcome in policy_of(servable).outcomes] == [Failure.LEFT, None]
     room.stop()
     servable.close()
     with pytest.raises(LeftToOthers, match="two rows at the most"):
