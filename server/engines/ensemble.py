@@ -8,8 +8,9 @@ from functools import partial
 
 from protos.segue import package_pb2
 from server.engines.choices import SteppedIn, Switched
+from server.engines.chooser import Chooser
 from server.engines.engine import Engine, close_all
-from server.engines.lane import Chooser, Lane
+from server.engines.lane import Lane
 from server.engines.proof import may_be_joined
 from server.selection.states import State
 

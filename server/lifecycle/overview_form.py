@@ -86,7 +86,7 @@ class Backend:
 
     Attributes:
         name: Of the backend.
-        stage: waiting, preparing, eligible or rejected.
+        stage: waiting, preparing, proving, eligible or rejected.
         reason: Why it is no further.
         precision: What it computes in; empty before it is loaded.
         seconds: What preparing, loading and proving took.

@@ -74,8 +74,9 @@ class Told:
         self.known = data
 
     def has_no_inputs(self, bucket: int) -> None:
-        """Remember it."""
+        """Remember it, and want none of that size any more."""
         self.without_inputs.append(bucket)
+        self.wanted = [one for one in self.wanted if one.bucket != bucket]
 
     def disturbed(self, seconds: float) -> None:
         """Remember it."""

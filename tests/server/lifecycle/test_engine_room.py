@@ -439,7 +439,10 @@ def test_a_version_that_goes_waits_for_no_trying(tmp_path: Path) -> None:
 
 
 def test_a_foreign_folder_is_not_held_against_an_engine(tmp_path: Path) -> None:
-    """When another package lies in the folder, its golden inputs say nothing about the engines of what serves on."""
+    """When another package lies in the folder, its golden inputs say nothing about the engines of what serves on.
+
+    Nor does it mean that there are none of that size: the package may come back.
+    """
     room, servable = room_of(tmp_path, FakeBackend(right), FakeBackend(right, "other"))
     room.start(tuple, lambda: False)
     room.join(servable)
@@ -450,6 +453,7 @@ def test_a_foreign_folder_is_not_held_against_an_engine(tmp_path: Path) -> None:
     policy_of(servable).wanted = [Calibration(1, "other")]
     Calibrator(lambda: [servable], lambda: True)._look()
     assert policy_of(servable).outcomes == []
+    assert policy_of(servable).without_inputs == []
     servable.close()
 
 
