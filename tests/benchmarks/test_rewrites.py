@@ -8,6 +8,8 @@ from benchmarks.rewrites import DOCUMENT, MODELS, NOT_MEASURED, measured, nodes_
 from converter.graph.pipeline import REWRITES
 
 NAMES = [one.name for one in REWRITES]
+NOISE = 1.02
+"""Times faster that a rewrite must be, if it saves no node: medians of the same graph differ by less."""
 MARKED = "before\n<!-- rewrites: begin -->\n{}\n<!-- rewrites: end -->\nafter\n"
 
 
@@ -18,8 +20,9 @@ def row(model: str, *, without_gelu: tuple[int, float], compiled: bool = False) 
         key: {"milliseconds": 100 / gain, "times_exported": gain}
         for key, gain in {"exported": 1.0, "all": 2.0, "gelu": times}.items()
     }
-    both = {"onnxruntime": figures} | ({"pytorch": figures} if compiled else {})
-    return {"model": model, "batch": 4, "applied": {"gelu": 1}, "nodes": {"exported": 90, "all": 50, "gelu": nodes}} | both
+    times_by = {"onnxruntime": figures} | ({"pytorch": figures} if compiled else {})
+    counts = {"exported": 90, "all": 50, "gelu": nodes}
+    return {"model": model, "batch": 4, "applied": {"gelu": 1}, "nodes": counts, **times_by}
 
 
 def test_a_gain_is_that_of_all_rewrites_beside_all_but_one() -> None:
@@ -70,4 +73,4 @@ def test_each_rewrite_gains_nodes_or_time(name: str) -> None:
     """A rewrite that saves no node and no time on any model has no place in the list."""
     rows = measured()
     times = [*times_faster(rows, name, "onnxruntime"), *times_faster(rows, name, "pytorch")]
-    assert any(count > 0 for count, _ in nodes_saved(rows, name)) or any(gain > 1 for gain, _ in times)
+    assert any(count > 0 for count, _ in nodes_saved(rows, name)) or any(gain > NOISE for gain, _ in times)
