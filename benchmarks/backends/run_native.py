@@ -4,8 +4,8 @@ native-eager, native-compiled          float32
 native-eager-bf16, …-compiled-bf16     the weights cast to bfloat16, as `from_pretrained(torch_dtype=…)` does
 native-autocast-bf16, native-compiled-autocast-bf16    weights in float32, torch.autocast
 
-Compiled means ahead of time by AOTInductor with frozen weights and a dynamic batch, as our own module is, which computes
-in bfloat16 where autocast does: the last is what is compiled the same way.
+Compiled means ahead of time by AOTInductor with frozen weights and a dynamic batch, as our own module is. That one
+computes in bfloat16 where autocast does: native-compiled-autocast-bf16 is what is compiled the same way.
 """
 
 import json
@@ -95,7 +95,13 @@ def _compiled(module: Logits, folder: Path, name: str) -> Callable[[torch.Tensor
 
 
 def load(name: str, model: str, folder: Path) -> Run:  # noqa: ARG001 - the folder has one model
-    """Make the contender of that name, compiling it if it is not in the folder's cache."""
+    """Make the contender of that name, compiling it if it is not in the folder's cache.
+
+    Raises:
+        LookupError: there is none of that name.
+    """
+    if name not in NAMES:
+        raise LookupError(f"{name}: there is no native model of that name")
     dtype = torch.bfloat16 if name.endswith("-bf16") else torch.float32
     module = Logits(build(folder), dtype, autocast="autocast" in name)
     function: Callable[[torch.Tensor], torch.Tensor] = module

@@ -5,10 +5,9 @@ from typing import Any
 
 import pytest
 
-from benchmarks.backends.__main__ import DEFAULT, RESULT, compare, surroundings
+from benchmarks.backends.__main__ import RESULT, compare, surroundings
 from benchmarks.backends.documents import render, short, show
 from benchmarks.backends.judge import missed, verdicts
-from benchmarks.backends.run_native import NAMES
 
 MEASURED: dict[str, Any] = json.loads(RESULT.read_text("utf-8"))
 STATED = "batch 16: the best in fp32, "
@@ -17,7 +16,8 @@ STATED = "batch 16: the best in fp32, "
 
 def result(rms: float = 1.0, **speeds: float) -> dict[str, Any]:
     """A result of one batch, from times as fast as TensorFlow; the native models are as fast as TensorFlow."""
-    seconds = {"tensorflow": 1.0, "native_compiled": 1.0, "native_compiled_bf16": 1.0, "native_compiled_autocast_bf16": 1.0}
+    like_it = ("native_compiled", "native_compiled_bf16", "native_compiled_autocast_bf16")
+    seconds = dict.fromkeys(["tensorflow", *like_it], 1.0)
     seconds |= {name: 1 / times for name, times in speeds.items()}
     samples = {name.replace("_", "-"): [value, 2 * value, 3 * value] for name, value in seconds.items()}
     errors = {"native-eager-bf16": {"largest": 1.0, "rms": 1.0}, "torch-cpu-bf16": {"largest": 1.0, "rms": rms}}
@@ -85,14 +85,10 @@ def test_the_short_table_has_the_fastest_in_bold() -> None:
 
 def test_a_result_says_when_and_with_what() -> None:
     """The day, the libraries and the processor's flags are in a new result, and in the document's first line of it."""
-    said = {"measured": "2026-01-02 03:04:05 UTC", "versions": {"torch": "2.0", "openvino": "1.0"}, "flags": ["amx_bf16"]}
+    versions = {"torch": "2.0", "openvino": "1.0"}
+    said = {"measured": "2026-01-02 03:04:05 UTC", "versions": versions, "flags": ["amx_bf16"]}
     first = show({**result(torch_cpu=1.2), **said}).splitlines()[0]
     assert first == (
         "Medians of 3 rounds, 2026-01-02 03:04:05 UTC, torch 2.0, openvino 1.0. Of the processor's flags: amx_bf16."
     )
     assert {"onnxruntime", "onnxruntime-gpu"} & set(surroundings()["versions"])
-
-
-def test_every_native_contender_is_run() -> None:
-    """None is forgotten, so that what is compared takes part without being asked for."""
-    assert set(NAMES) == {name for name in DEFAULT if name.startswith("native-")}
