@@ -170,7 +170,7 @@ def _offer(folder: Path, precision: str) -> Offer:
 
 
 def artefacts(cache: Path) -> dict[str, dict[str, Any]]:
-    """By the name of the backend, the compiled file in a cache folder, its bytes and the version of torch that made it."""
+    """By the name of the backend: the compiled file in a cache folder, its bytes, and the version of torch that made it."""
     found = {}
     for path in cache.rglob("artefact.json"):
         recipe = json.loads(path.read_text("utf-8"))["content"]["recipe"]
@@ -185,6 +185,7 @@ def first_answer(name: str, folder: Path, precision: str) -> dict[str, Any]:
     package = open_package(NAME, 1, folder / "models" / NAME / "1")
     signature = ServedSignature(next(s for s in package.manifest.signatures if s.name == DEFAULT_SIGNATURE))
     digest = next(file.sha256 for file in package.manifest.files if file.path == signature.onnx_file)
+    spec = GraphSpec(package.path / signature.onnx_file, *signature.ports(), digest)
     feeds, outputs = signature.bind(one_row(package)), list(signature.outputs.values())
     backend = next(each for each in _offer(folder, precision).backends if each.name == name)
     artefact = artefacts(folder / "cache")[name]
@@ -192,14 +193,17 @@ def first_answer(name: str, folder: Path, precision: str) -> dict[str, Any]:
     with artefact.pop("library").open("rb") as file:
         hashlib.file_digest(file, "sha256")
     read = time.perf_counter()
-    graph = backend.load(GraphSpec(package.path / signature.onnx_file, *signature.ports(), digest))
+    backend.prepare(spec, threading.Event())
+    checked = time.perf_counter()
+    graph = backend.load(spec)
     loaded = time.perf_counter()
     graph.run(feeds, outputs)
     first = time.perf_counter()
     graph.run(feeds, outputs)
     end = time.perf_counter()
     graph.close()
-    parts = {"read": read - begin, "load": loaded - read, "first_run": first - loaded, "next_run": end - first}
+    parts = {"read": read - begin, "prepare": checked - read, "load": loaded - checked}
+    parts |= {"first_run": first - loaded, "next_run": end - first}
     return {**artefact, "seconds": parts}
 
 
@@ -251,11 +255,12 @@ def verdicts(result: Mapping[str, Any]) -> list[Verdict]:
 def table(result: Mapping[str, Any]) -> str:
     """Markdown: for each start and backend, then for each compiled form, and what does not hold."""
     lines = _starts(result["starts"])
-    heads = ["compiled form", "file", "reading it s", "loading s", "first run s", "next run s"]
-    lines += ["", f"| {' | '.join(heads)} | from the cache to the first answer s |", "|---" * 7 + "|"]
+    heads = ["compiled form", "file", "reading it s", "preparing (checks it) s", "loading s", "first run s", "next run s"]
+    lines += ["", f"| {' | '.join(heads)} | from the cache to the first answer s |", "|---" * 8 + "|"]
     for name, one in result["compiled"].items():
-        parts = " | ".join(f"{one['seconds'][part]:.2f}" for part in ("read", "load", "first_run", "next_run"))
-        lines.append(f"| {name} | {one['bytes'] / 1e6:.0f} MB | {parts} | {first_answer_seconds(result, name):.2f} |")
+        seconds = [one["seconds"][part] for part in ("read", "prepare", "load", "first_run", "next_run")]
+        cells = [name, f"{one['bytes'] / 1e6:.0f} MB", *(f"{each:.2f}" for each in seconds)]
+        lines.append(f"| {' | '.join(cells)} | {first_answer_seconds(result, name):.2f} |")
     versions = sorted({one["torch"] for one in result["compiled"].values()})
     machine = result["machine"]
     where = f"{machine['processor']}, {machine['cores']} cores, {machine['memory']}, torch {', '.join(versions)}"
