@@ -170,7 +170,7 @@ def _offer(folder: Path, precision: str) -> Offer:
 
 
 def artefacts(cache: Path) -> dict[str, dict[str, Any]]:
-    """By the name of the backend: the compiled file in a cache folder, its bytes, and the version of torch that made it."""
+    """By the name of the backend: the compiled file in a cache folder, its bytes, and which torch made it."""
     found = {}
     for path in cache.rglob("artefact.json"):
         recipe = json.loads(path.read_text("utf-8"))["content"]["recipe"]
@@ -255,7 +255,7 @@ def verdicts(result: Mapping[str, Any]) -> list[Verdict]:
 def table(result: Mapping[str, Any]) -> str:
     """Markdown: for each start and backend, then for each compiled form, and what does not hold."""
     lines = _starts(result["starts"])
-    heads = ["compiled form", "file", "reading it s", "preparing (checks it) s", "loading s", "first run s", "next run s"]
+    heads = ["compiled form", "file", "reading it s", "preparing s", "loading s", "first run s", "next run s"]
     lines += ["", f"| {' | '.join(heads)} | from the cache to the first answer s |", "|---" * 8 + "|"]
     for name, one in result["compiled"].items():
         seconds = [one["seconds"][part] for part in ("read", "prepare", "load", "first_run", "next_run")]
