@@ -18,7 +18,7 @@ import tempfile
 import threading
 import time
 import urllib.request
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -171,7 +171,7 @@ def _offer(folder: Path, precision: str) -> Offer:
 
 def artefacts(cache: Path) -> dict[str, dict[str, Any]]:
     """By the name of the backend: the compiled file in a cache folder, its bytes, and which torch made it."""
-    found = {}
+    found: dict[str, dict[str, Any]] = {}
     for path in cache.rglob("artefact.json"):
         recipe = json.loads(path.read_text("utf-8"))["content"]["recipe"]
         name = f"{_COMPILED}{recipe['device']}" + ("" if recipe["precision"] == "fp32" else f"-{recipe['precision']}")
@@ -239,11 +239,11 @@ def verdicts(result: Mapping[str, Any]) -> list[Verdict]:
     told = []
     for name in result["compiled"]:
         seconds = empty["backends"][name]["prepare"]
-        told.append(
-            Verdict(f"{name}: built in {seconds:.1f} s (aim: at most {BUILD_SECONDS:.0f})", seconds <= BUILD_SECONDS)
-        )
+        claim = f"{name}: built in {seconds:.1f} s (aim: at most {BUILD_SECONDS:.0f})"
+        told.append(Verdict(claim, seconds <= BUILD_SECONDS))
     answers, failures = empty["answers"], len(empty["failures"])
-    told.append(Verdict(f"meanwhile {answers} answers and {failures} failures", answers > 0 and not failures))
+    claim = f"meanwhile ONNX Runtime gave {answers} answers and {failures} failures (aim: none)"
+    told.append(Verdict(claim, answers > 0 and not failures))
     for name, one in result["compiled"].items():
         seconds, read = first_answer_seconds(result, name), one["seconds"]["read"]
         claim = f"{name}: from the cache to the first answer {seconds:.2f} s, of which reading the file {read:.2f} s"
@@ -293,7 +293,7 @@ def measured(path: Path = RESULT) -> dict[str, Any] | None:
     return result
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
+def main() -> int:
     """Measure, write, print; the exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
@@ -302,7 +302,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--result", type=Path, default=RESULT, help="another file leaves the document as it is")
     parser.add_argument("--table", action="store_true", help="write the table from the JSON that is there")
     parser.add_argument("--first", nargs=2, metavar=("BACKEND", "FOLDER"), help="what the benchmark starts itself with")
-    options = parser.parse_args(arguments)
+    options = parser.parse_args()
     if options.first:
         name, folder = options.first
         print(json.dumps(first_answer(name, Path(folder), options.precision)))
