@@ -242,7 +242,7 @@ def verdicts(result: Mapping[str, Any]) -> list[Verdict]:
         claim = f"{name}: built in {seconds:.1f} s (aim: at most {BUILD_SECONDS:.0f})"
         told.append(Verdict(claim, seconds <= BUILD_SECONDS))
     answers, failures = empty["answers"], len(empty["failures"])
-    claim = f"meanwhile ONNX Runtime gave {answers} answers and {failures} failures (aim: none)"
+    claim = f"meanwhile the server gave {answers} answers and {failures} failures (aim: none)"
     told.append(Verdict(claim, answers > 0 and not failures))
     for name, one in result["compiled"].items():
         seconds, read = first_answer_seconds(result, name), one["seconds"]["read"]
