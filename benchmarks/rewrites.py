@@ -143,8 +143,8 @@ def table(rows: list[dict[str, Any]]) -> str:
     """The documentation's tables: what each rewrite gains, each model for ONNX Runtime, and what PyTorch compiled."""
     compiled = [row for row in rows if "pytorch" in row]
     parts = [
-        "The most that each rewrite gains: the graph with all of them beside the one without it, on the model where that",
-        "is most. Above 1: faster with it.",
+        "The most that each rewrite gains: the graph with all of them beside the one without it, on the model where",
+        "that is most. Above 1: faster with it.",
         "",
         *_gains(rows),
         "",

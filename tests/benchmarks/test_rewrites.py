@@ -29,10 +29,9 @@ def test_a_gain_is_that_of_all_rewrites_beside_all_but_one() -> None:
     """Nodes are counted against the graph without the one; so is time; the model that gains most is first."""
     rows = [row("small", without_gelu=(57, 1.6)), row("large", without_gelu=(74, 1.9))]
     assert nodes_saved(rows, "gelu") == [(24, "large"), (7, "small")]
-    assert times_faster(rows, "gelu", "onnxruntime") == [
-        (pytest.approx(1.25), "small"),
-        (pytest.approx(1.0526, abs=1e-4), "large"),
-    ]
+    gains = {model: gain for gain, model in times_faster(rows, "gelu", "onnxruntime")}
+    assert list(gains) == ["small", "large"]
+    assert gains == pytest.approx({"small": 1.25, "large": 2 / 1.9})
     assert nodes_saved(rows, "attention") == times_faster(rows, "gelu", "pytorch") == []
 
 
