@@ -106,9 +106,9 @@ class ServerConfig:
     )
     precision: str = _setting(
         "fp32",
-        "What may be computed in: fp32 alone, bf16 or fp16 too, or fastest for all; each has to pass its own proof.",
+        "What may be computed in: fp32 alone; tf32 (on a GPU), bf16 or fp16 too; or fastest for all, each with its proof.",
         RUNNING,
-        choices=("fp32", "bf16", "fp16", "fastest"),
+        choices=("fp32", "tf32", "bf16", "fp16", "fastest"),
     )
     objective: str = _setting(
         "mean",

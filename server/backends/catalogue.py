@@ -25,12 +25,14 @@ _TENSORRT_LIBRARY = "libnvinfer.so.10"  # what ONNX Runtime's provider is linked
 _EXTRAS = {OPENVINO: ("openvino",), TORCH: ("torch", "onnx", "onnx2torch")}
 _PRECISIONS: Mapping[str, tuple[Precision, ...]] = {
     "fp32": (Precision.FP32,),
+    "tf32": (Precision.FP32, Precision.TF32),
     "bf16": (Precision.FP32, Precision.BF16),
     "fp16": (Precision.FP32, Precision.FP16),
-    "fastest": (Precision.FP32, Precision.BF16, Precision.FP16),
+    "fastest": (Precision.FP32, Precision.TF32, Precision.BF16, Precision.FP16),
 }
 # What Linux calls a processor's own arithmetic on each, on x86 and on Arm; emulated, they would only be slow.
 _FLAGS: Mapping[Precision, frozenset[str]] = {
+    Precision.TF32: frozenset(),  # GPUs alone have it
     Precision.BF16: frozenset({"avx512_bf16", "amx_bf16", "avx_ne_convert", "bf16"}),
     Precision.FP16: frozenset({"avx512_fp16", "amx_fp16", "asimdhp"}),
 }
@@ -49,7 +51,7 @@ def offered(names: str, precision: str, *, device: Device, threads: int, cache: 
 
     Args:
         names: "auto" for all that need no naming, or families with commas; the first answers from the start.
-        precision: "fp32", "bf16", "fp16" or "fastest": what may be computed in besides float32.
+        precision: "fp32", "tf32", "bf16", "fp16" or "fastest": what may be computed in besides float32.
         device: Where.
         threads: Of a run; 0 is one per physical core.
         cache: Folder for what is compiled.
@@ -106,8 +108,8 @@ def processor_flags() -> frozenset[str]:
     return frozenset(next((line.partition(":")[2] for line in lines if line.startswith(key)), "").split())
 
 
-def _onnx_runtime(_precision: Precision, device: Device, threads: int, _cache: Path) -> Backend:
-    return OnnxRuntimeBackend(device, threads=threads)
+def _onnx_runtime(precision: Precision, device: Device, threads: int, _cache: Path) -> Backend:
+    return OnnxRuntimeBackend(device, precision=precision, threads=threads)
 
 
 def _openvino(precision: Precision, _device: Device, threads: int, _cache: Path) -> Backend:
@@ -136,8 +138,9 @@ class _Maker:
 
 
 _MAKERS: Mapping[str, _Maker] = {
-    ONNX_RUNTIME: _Maker(_onnx_runtime, ("cpu", "cuda"), (Precision.FP32,)),
+    ONNX_RUNTIME: _Maker(_onnx_runtime, ("cpu", "cuda"), (Precision.FP32, Precision.TF32)),
     OPENVINO: _Maker(_openvino, ("cpu",), (Precision.FP32, Precision.BF16, Precision.FP16)),
-    TENSORRT: _Maker(_tensorrt, ("cuda",), (Precision.FP32, Precision.BF16, Precision.FP16)),
+    TENSORRT: _Maker(_tensorrt, ("cuda",), tuple(Precision)),
+    # Libtorch's switch for TF32 is one for the whole process, so its float32 could not stay exact beside it.
     TORCH: _Maker(_torch, ("cpu", "cuda"), (Precision.FP32, Precision.BF16, Precision.FP16)),
 }

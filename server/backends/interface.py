@@ -17,6 +17,7 @@ class Precision(enum.StrEnum):
     """What a backend computes in, where the graph says float32."""
 
     FP32 = "fp32"
+    TF32 = "tf32"  # float32 whose products take 10 bits of each number: of NVIDIA's GPUs
     BF16 = "bf16"
     FP16 = "fp16"
 

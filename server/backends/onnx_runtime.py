@@ -132,9 +132,12 @@ VERSION: str = ort.__version__
 Provider = str | tuple[str, Mapping[str, str]]
 """An execution provider's name, perhaps with options."""
 
-# By default products of float32 matrices are computed with 10 bits of their numbers there (TF32).
-CUDA: Provider = ("CUDAExecutionProvider", {"use_tf32": "0"})
 CPU: Provider = "CPUExecutionProvider"
+
+
+def cuda(precision: Precision) -> Provider:
+    """CUDA. By default it takes 10 bits of the numbers in float32 products (TF32): only where that is the precision."""
+    return "CUDAExecutionProvider", {"use_tf32": "1" if precision is Precision.TF32 else "0"}
 
 
 def open_session(graph: GraphSpec, providers: Sequence[Provider], threads: int = 0) -> ort.InferenceSession:
@@ -198,17 +201,24 @@ def session_options(threads: int = 0) -> ort.SessionOptions:
 class OnnxRuntimeBackend:
     """ONNX Runtime on one device."""
 
-    precision = Precision.FP32
-
-    def __init__(self, device: Device = "cpu", *, threads: int = 0, variant: str = "") -> None:
+    def __init__(
+        self,
+        device: Device = "cpu",
+        *,
+        precision: Precision = Precision.FP32,
+        threads: int = 0,
+        variant: str = "",
+    ) -> None:
         """Make a backend.
 
         Args:
             device: "cuda" places what it can on the first GPU and the rest on the CPU.
+            precision: FP32, or on CUDA TF32; it tells backends apart by name, too.
             threads: threads within one operator; 0 means one per core that this process may use.
             variant: What tells it from another of the same device, for its name.
         """
         self.device = device
+        self.precision = precision
         # Now, and not while a version loads, which may be in a thread that leaves cores to others.
         self._threads = threads or physical_cores()
         self._variant = variant
@@ -216,14 +226,15 @@ class OnnxRuntimeBackend:
     @property
     def name(self) -> str:
         """The metric label."""
-        return f"onnxruntime-{self.device}" + (f"-{self._variant}" if self._variant else "")
+        lower = "" if self.precision is Precision.FP32 else f"-{self.precision.value}"
+        return f"onnxruntime-{self.device}{lower}" + (f"-{self._variant}" if self._variant else "")
 
     def prepare(self, graph: GraphSpec, stop: threading.Event) -> None:
         """Nothing needs to be made: the session is made in a moment; see Backend.prepare."""
 
     def load(self, graph: GraphSpec) -> OnnxRuntimeGraph:
         """Create the session and check that its ports are the package's; see Backend.load."""
-        providers = [CUDA, CPU] if self.device == "cuda" else [CPU]
+        providers = [cuda(self.precision), CPU] if self.device == "cuda" else [CPU]
         return OnnxRuntimeGraph(open_session(graph, providers, self._threads), graph)
 
 
