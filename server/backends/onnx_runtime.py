@@ -11,9 +11,11 @@ import io
 import logging
 import os
 import re
+import sys
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 import ml_dtypes
@@ -29,7 +31,8 @@ from onnxruntime.capi import onnxruntime_pybind11_state as ort_errors
 from protos.tensorflow import tensor_pb2
 from server.arrays import Array
 from server.backends.cores import physical_cores
-from server.backends.interface import GraphSpec, Precision, TensorPort
+from server.backends.interface import GraphSpec, LoadedGraph, Precision, TensorPort
+from server.backends.one_thread import MaybeOnOneThread
 from server.errors import GraphNotLoadable, InvalidRequest, OutOfMemory, RunFailed, SegueError, UnreadableText
 
 logger = logging.getLogger(__name__)
@@ -198,6 +201,10 @@ def session_options(threads: int = 0) -> ort.SessionOptions:
     return options
 
 
+# A package that is larger is not loaded twice: its weights would take that memory once more.
+_SMALL_BYTES = 16 << 20
+
+
 class OnnxRuntimeBackend:
     """ONNX Runtime on one device."""
 
@@ -214,13 +221,15 @@ class OnnxRuntimeBackend:
         Args:
             device: "cuda" places what it can on the first GPU and the rest on the CPU.
             precision: FP32, or on CUDA TF32; it tells backends apart by name, too.
-            threads: threads within one operator; 0 means one per core that this process may use.
+            threads: threads within one operator; 0 means one per core that this process may use, and one alone for
+                small batches of small graphs where that is faster.
             variant: What tells it from another of the same device, for its name.
         """
         self.device = device
         self.precision = precision
         # Now, and not while a version loads, which may be in a thread that leaves cores to others.
         self._threads = threads or physical_cores()
+        self._may_choose = device == "cpu" and threads == 0 and self._threads > 1
         self._variant = variant
 
     @property
@@ -232,10 +241,21 @@ class OnnxRuntimeBackend:
     def prepare(self, graph: GraphSpec, stop: threading.Event) -> None:
         """Nothing needs to be made: the session is made in a moment; see Backend.prepare."""
 
-    def load(self, graph: GraphSpec) -> OnnxRuntimeGraph:
+    def load(self, graph: GraphSpec) -> LoadedGraph:
         """Create the session and check that its ports are the package's; see Backend.load."""
         providers = [cuda(self.precision), CPU] if self.device == "cuda" else [CPU]
-        return OnnxRuntimeGraph(open_session(graph, providers, self._threads), graph)
+        loaded = OnnxRuntimeGraph(open_session(graph, providers, self._threads), graph)
+        if self._may_choose and _bytes_beside(graph.path) <= _SMALL_BYTES:
+            return MaybeOnOneThread(loaded, lambda: OnnxRuntimeGraph(open_session(graph, [CPU], threads=1), graph))
+        return loaded
+
+
+def _bytes_beside(path: Path) -> int:
+    """What a package's files take, weights outside of the ONNX file included; much if they cannot be looked at."""
+    try:
+        return sum(file.stat().st_size for file in path.parent.iterdir())
+    except OSError:
+        return sys.maxsize
 
 
 @dataclass(frozen=True, slots=True)

@@ -46,7 +46,7 @@ _PRECISION_OPTIONS: Final[Mapping[Precision, Mapping[str, str]]] = {
 class TensorRtGraph:
     """A session whose engine is built, for batches that the engine's profile covers."""
 
-    def __init__(self, graph: OnnxRuntimeGraph) -> None:
+    def __init__(self, graph: LoadedGraph) -> None:
         self._graph = graph
 
     def run(self, inputs: Mapping[str, Array], outputs: Sequence[str]) -> list[Array]:
