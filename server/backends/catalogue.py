@@ -23,13 +23,15 @@ AUTO = "auto"
 _AUTOMATIC = (ONNX_RUNTIME, OPENVINO, TORCH)
 _TENSORRT_LIBRARY = "libnvinfer.so.10"  # what ONNX Runtime's provider is linked with
 _EXTRAS = {OPENVINO: ("openvino",), TORCH: ("torch", "onnx", "onnx2torch")}
-_PRECISIONS: Mapping[str, tuple[Precision, ...]] = {
+PRECISIONS: Mapping[str, tuple[Precision, ...]] = {
     "fp32": (Precision.FP32,),
     "tf32": (Precision.FP32, Precision.TF32),
     "bf16": (Precision.FP32, Precision.BF16),
     "fp16": (Precision.FP32, Precision.FP16),
     "fastest": (Precision.FP32, Precision.TF32, Precision.BF16, Precision.FP16),
 }
+"""What each word allows to compute in."""
+
 # What Linux calls a processor's own arithmetic on each, on x86 and on Arm; emulated, they would only be slow.
 _FLAGS: Mapping[Precision, frozenset[str]] = {
     Precision.TF32: frozenset(),  # GPUs alone have it
@@ -51,7 +53,7 @@ def offered(names: str, precision: str, *, device: Device, threads: int, cache: 
 
     Args:
         names: "auto" for all that need no naming, or families with commas; the first answers from the start.
-        precision: "fp32", "tf32", "bf16", "fp16" or "fastest": what may be computed in besides float32.
+        precision: Words of PRECISIONS with commas: what may be computed in.
         device: Where.
         threads: Of a run; 0 is one per physical core.
         cache: Folder for what is compiled.
@@ -62,11 +64,13 @@ def offered(names: str, precision: str, *, device: Device, threads: int, cache: 
     wanted = _AUTOMATIC if names == AUTO else tuple(dict.fromkeys(name.strip() for name in names.split(",")))
     if unknown := [name for name in wanted if name not in FAMILIES]:
         raise InvalidRequest(f"there is no backend {unknown[0]!r}; there are {', '.join(FAMILIES)}, or {AUTO} for all")
-    if precision not in _PRECISIONS:
-        raise InvalidRequest(f"there is no precision {precision!r}; there are {', '.join(_PRECISIONS)}")
+    words = precision.split(",")
+    if unknown := [word for word in words if word not in PRECISIONS]:
+        raise InvalidRequest(f"there is no precision {unknown[0]!r}; there are {', '.join(PRECISIONS)}")
+    precisions = [each for each in Precision if any(each in PRECISIONS[word] for word in words)]
     offer = Offer()
     for family in wanted:
-        for each in _PRECISIONS[precision]:
+        for each in precisions:
             if each in _MAKERS[family].precisions:
                 _try(offer, family, each, device, threads, cache)
     if not offer.backends:

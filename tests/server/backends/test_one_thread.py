@@ -61,6 +61,12 @@ def batches(*sizes: int) -> Iterator[Batch]:
     return (({"x": np.zeros(size)}, ["y"]) for size in sizes)
 
 
+def pair(clock: Clock) -> tuple[MaybeOnOneThread, Timed]:
+    """One thread is faster up to eight elements; also the graph on it."""
+    alone, together = Timed("alone", clock, lambda n: 10 + n), Timed("together", clock, lambda n: 20 + n / 2)
+    return MaybeOnOneThread(together, lambda: alone), alone
+
+
 def answered_by(graph: MaybeOnOneThread, size: int) -> str:
     """Which of the two runs such a batch."""
     return str(graph.run({"x": np.zeros(size)}, ["y"])[0])
@@ -68,12 +74,11 @@ def answered_by(graph: MaybeOnOneThread, size: int) -> str:
 
 def test_one_thread_runs_batches_up_to_the_largest_for_which_it_is_faster(clock: Clock) -> None:
     """Larger ones have enough to do for all threads; those beyond what was tried, too, for nobody knows."""
-    alone, together = Timed("alone", clock, lambda n: 10 + n), Timed("together", clock, lambda n: 20 + n / 2)
-    graph = MaybeOnOneThread(together, lambda: alone)
+    graph, _ = pair(clock)
     assert answered_by(graph, 1) == "together"
     assert graph.tune(batches(1, 4, 8, 16, 32))
     assert [answered_by(graph, size) for size in (1, 8, 9, 16, 64)] == ["alone"] * 2 + ["together"] * 3
-    always = MaybeOnOneThread(together, lambda: Timed("alone", clock, lambda _: 1))
+    always = MaybeOnOneThread(Timed("together", clock, lambda _: 20), lambda: Timed("alone", clock, lambda _: 1))
     assert always.tune(batches(2, 4))
     assert [answered_by(always, size) for size in (4, 5)] == ["alone", "together"]
 
@@ -110,8 +115,7 @@ def test_a_graph_with_enough_to_do_is_neither_loaded_twice_nor_tried_for_long(cl
 def test_every_signature_must_gain(clock: Clock) -> None:
     """The smaller limit of two holds; where one gains nothing, all threads run both."""
     for sizes, by in (((1, 2), ["alone", "together"]), ((64,), ["together", "together"])):
-        alone, together = Timed("alone", clock, lambda n: 10 + n), Timed("together", clock, lambda n: 20 + n / 2)
-        graph = MaybeOnOneThread(together, lambda alone=alone: alone)  # type: ignore[misc]  # bound at once
+        graph, alone = pair(clock)
         assert graph.tune(batches(1, 4, 8))
         assert graph.tune(batches(*sizes)) == (by[0] == "alone")
         assert [answered_by(graph, size) for size in (2, 8)] == by
@@ -145,7 +149,9 @@ def test_a_small_graph_answers_the_same_on_one_thread(tmp_path: Path, monkeypatc
     monkeypatch.setattr(one_thread, "_GAIN", 0.0)  # as if it were faster whatever this machine does meanwhile
     monkeypatch.setattr(one_thread, "_SECONDS", 60.0)
     rng = np.random.default_rng(0)
-    weights = {name: rng.standard_normal(shape).astype(np.float32) for name, shape in (("u", (64, 256)), ("w", (256, 9)))}
+    weights = {
+        name: rng.standard_normal(shape).astype(np.float32) for name, shape in (("u", (64, 256)), ("w", (256, 9)))
+    }
     text = "g (float[B,64] x) => (float[B,9] y) {a = MatMul(x, u) b = Relu(a) y = MatMul(b, w)}"
     spec = write_graph(tmp_path, text, weights)
     x = rng.standard_normal((64, 64)).astype(np.float32)

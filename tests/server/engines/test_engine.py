@@ -116,7 +116,7 @@ class Choosing(FakeGraph):
 
 @pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="threads cannot be told where to run here")
 def test_what_chooses_how_it_runs_is_proved_again(tmp_path: Path) -> None:
-    """It tries the sizes that will come, smaller ones first, on every core; a choice that answers wrongly is refused."""
+    """It tries the sizes that will come, smaller ones first, on every core; a choice that is wrong is refused."""
     write_package(tmp_path / "m" / "1")
     package = open_package("m", 1, tmp_path / "m" / "1")
 
