@@ -17,10 +17,11 @@ from server.errors import GraphNotLoadable
 
 _GAIN: Final = 1.1
 """How many times faster one thread must be. Less is within what such short runs vary by."""
-_ROUNDS: Final = 25
+_ROUNDS: Final = 100
+_FEWEST: Final = 25
 _WARM: Final = 3
 _SECONDS: Final = 0.02
-"""What trying one batch may take: a graph that takes longer has enough to do for several threads."""
+"""What trying one batch may take: a graph that is not run so often by then has enough to do for several threads."""
 
 
 class MaybeOnOneThread:
@@ -52,7 +53,7 @@ class MaybeOnOneThread:
         some = (batch for batch in batches if _size(batch[0]))
         first, largest = next(some, None), 0
         # One run tells whether it is worth loading it once more, which takes memory.
-        if first is not None and _seconds(self._together, first) * _ROUNDS < _SECONDS:
+        if first is not None and _seconds(self._together, first) * _FEWEST < _SECONDS:
             with contextlib.suppress(GraphNotLoadable):  # for want of memory, say
                 self._alone = self._alone or self._open_alone()
                 largest = _faster_up_to(itertools.chain([first], some), self._alone, self._together)
@@ -89,12 +90,12 @@ def _is_faster(alone: LoadedGraph, together: LoadedGraph, batch: Batch) -> bool:
     """Timed by turns, so that what else the machine does befalls both."""
     pairs: list[tuple[float, float]] = []
     end = time.perf_counter() + _SECONDS
-    while len(pairs) < _WARM + _ROUNDS:
-        if time.perf_counter() > end:
-            return False
+    while len(pairs) < _WARM + _ROUNDS and time.perf_counter() < end:
         pairs.append((_seconds(alone, batch), _seconds(together, batch)))
-    one, all_threads = (statistics.median(times) for times in zip(*pairs[_WARM:], strict=True))
-    return all_threads >= _GAIN * one
+    warm = pairs[_WARM:]
+    if len(warm) < _FEWEST:
+        return False
+    return statistics.median(pair[1] for pair in warm) >= _GAIN * statistics.median(pair[0] for pair in warm)
 
 
 def _seconds(graph: LoadedGraph, batch: Batch) -> float:
