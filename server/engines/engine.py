@@ -5,11 +5,12 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Protocol
 
-from server.backends.interface import Backend, GraphSpec, LoadedGraph, Precision, TensorPort
+from server.backends.interface import Backend, GraphSpec, LoadedGraph, Precision, TensorPort, Tunable
 from server.engines.elbow_room import in_own_thread, leaving_cores
-from server.engines.proof import Proof, prove
+from server.engines.proof import Proof, batches_of, prove
 from server.errors import DamagedPackage, GraphNotLoadable
 from server.repository.package import Package
 from server.signatures import ServedSignature
@@ -125,22 +126,36 @@ def _load_and_prove(
 ) -> tuple[Mapping[str, LoadedGraph], list[Proof], float]:
     """The graphs, what was proved of them, and how many seconds that took."""
     graphs: dict[str, LoadedGraph] = {}
-    with leaving_cores():
-        try:
+    proof = partial(prove, package, backend.name, graphs, sizes, backend.precision, may_leave=may_leave)
+    try:
+        with leaving_cores():
             for spec in specs:
                 _go_on(stop)
                 graphs[spec.path.name] = backend.load(spec)
             _go_on(stop)
             tell_loaded()
             begin = time.perf_counter()
-            proofs = prove(package, backend.name, graphs, sizes, backend.precision, may_leave=may_leave)
-        except BaseException:
-            try:
-                close_all(graphs.values())
-            except Exception:  # why it is given up is the news
-                logger.exception("freeing what %s had loaded failed", backend.name)
-            raise
+            proofs = proof()
+        if _tuned(package, graphs, sizes):
+            with leaving_cores():
+                proofs = proof()
+    except BaseException:
+        try:
+            close_all(graphs.values())
+        except Exception:  # why it is given up is the news
+            logger.exception("freeing what %s had loaded failed", backend.name)
+        raise
     return graphs, proofs, time.perf_counter() - begin
+
+
+def _tuned(package: Package, graphs: Mapping[str, LoadedGraph], sizes: Sequence[int]) -> bool:
+    """Let graphs that can choose how they run do so, on all cores: with fewer they would choose for those."""
+    changed = False
+    for signature in package.manifest.signatures:
+        graph = graphs[signature.onnx_file]
+        if isinstance(graph, Tunable):
+            changed |= graph.tune(batches_of(package, signature, sizes))
+    return changed
 
 
 def _go_on(stop: threading.Event) -> None:

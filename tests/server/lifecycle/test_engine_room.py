@@ -10,7 +10,7 @@ import pytest
 
 from server.arrays import Array
 from server.backends.fake import Compute, FakeBackend
-from server.backends.interface import GraphSpec
+from server.backends.interface import GraphSpec, Precision
 from server.batching.parameters import BatchingParameters
 from server.engines.engine import load_engine
 from server.engines.ensemble import Candidate, Stage
@@ -529,3 +529,35 @@ def test_a_models_name_leads_nowhere(tmp_path: Path, name: str) -> None:
     assert kept.parent.parent == state / "models"
     assert {entry.name for entry in tmp_path.iterdir()} == {"m", "deep"}
     servable.close()
+
+
+def test_a_backend_joins_only_models_that_its_precision_is_allowed_for(tmp_path: Path) -> None:
+    """What may be computed in is said for each model; one that may not join is no candidate, and is never loaded."""
+    coarse = FakeBackend(right, "coarse")
+    coarse.precision = Precision.BF16
+    asked: list[tuple[str, Precision]] = []
+
+    def allows(model: str, precision: Precision) -> bool:
+        asked.append((model, precision))
+        return model == "m" or precision is Precision.FP32
+
+    room = EngineRoom(
+        [FakeBackend(right), coarse, FakeBackend(right, "exact")],
+        *(lambda _: None, lambda _: Told(), Decisions(None)),
+        allows=allows,
+    )
+    servables = []
+    for name in ("m", "other"):
+        write_package(tmp_path / name / "1")
+        servables.append(room.load(open_package(name, 1, tmp_path / name / "1")).servable)
+    room.start(lambda: servables, lambda: False)
+    for servable in servables:
+        room.join(servable)
+        until(servable, "exact", Stage.ELIGIBLE)
+    until(servables[0], "coarse", Stage.ELIGIBLE)
+    assert "coarse" not in [one.backend for one in servables[1].ensemble.candidates()]
+    assert len(coarse.loaded) == 1
+    assert ("other", Precision.BF16) in asked
+    room.stop()
+    for servable in servables:
+        servable.close()
