@@ -18,7 +18,7 @@ VERSION = 2
 OLD = 0.3  # a restart may have changed any level by so much (a logarithm)
 CALIBRATED = 3  # runs from which a pair is no longer being calibrated
 MOST_BACKENDS = 16  # that an export may name
-_NUMBERS = ("spread", "mean", "tail", "cold", "silence")
+_NUMBERS = ("spread", "mean", "waste", "tail", "cold", "silence")
 _COUNTS = ("runs", "cold_runs")
 _SECONDS = ("busy", "explored", "missing")
 
@@ -170,6 +170,7 @@ def _character(values: Mapping[str, Any]) -> dict[str, Any]:
     bounds: dict[str, Callable[[Any], float]] = {
         "spread": lambda value: _number(value, 1e-6, 100),
         "mean": lambda value: _number(value, 1e-3, 1e3),
+        "waste": lambda value: _number(value, 0, 1e3),
         "tail": lambda value: _number(value, -10, 50),
         "cold": lambda value: _number(value, 0, 50),
         "silence": lambda value: _number(value, 0, LONGEST_SILENCE),

@@ -220,6 +220,20 @@ def test_objectives_differ(objective: Objective, expected: str) -> None:
     assert min(costs, key=lambda name: costs[name]) == expected
 
 
+@pytest.mark.parametrize("objective", Objective)
+def test_failures_count_by_any_objective(objective: Objective) -> None:
+    """A backend that is a little faster and fails on each tenth batch is not the better one, whatever is asked for."""
+    policy = Selector((1,), objective)
+    for name in "ab":
+        policy.backend_state(name, available=True, now=0.0)
+    for batch in range(2000):
+        failure = Failure.ERROR if batch % 10 == 9 else None
+        policy.observe(Outcome(batch, 1, "a", 0.01, failure), float(batch))
+        policy.observe(Outcome(batch, 1, "b", 0.0108, None), float(batch))
+    costs = {pair.backend: policy.table.cost(pair) for pair in policy.table.buckets[1].pairs.values()}
+    assert costs["b"] < costs["a"] < costs["b"] + 0.2
+
+
 def test_backends_come_and_go() -> None:
     """A backend that is taken away gets nothing, and the history says where its batches went and why."""
     server = Server({"a": 0.01, "b": 0.02})
