@@ -26,9 +26,9 @@ PLAIN, SURE = 0.15, 1.6  # a gain, and its certainty in standard deviations, for
 WORTH_KEEPING = 0.1  # the gain of a switch that turned out well
 PRICE = 0.005  # the expected improvement that a look must promise while the purse is half full
 # So many warm runs show what was cold, and as far behind may it be for that (five times slower);
-# seconds between two searches for one that was never served for long enough; switches that must be left, one for need;
-# batches since the last switch.
-WARM_RUNS, NOT_WARMED, WARM_PAUSE, WARM_SWITCHES, UNDISTURBED = 4, 1.6, 10.0, 3, 100
+# seconds between two searches for one that was never served for long enough; switches that must be left; batches since
+# the last switch.
+WARM_RUNS, NOT_WARMED, WARM_PAUSE, WARM_SWITCHES, UNDISTURBED = 4, 1.6, 10.0, 1, 30
 RETURNED = 0.7  # a backend that comes back may be another than before, twice as fast or slow
 NOT_IDLE = 3.0  # seconds that a quarantined backend waits for an idle moment before a batch is tried on it
 AGAIN = 30.0  # seconds until that is repeated, if nothing comes of it
