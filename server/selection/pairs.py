@@ -119,6 +119,11 @@ class Table:
             if bucket is not pair.bucket:
                 yield bucket.pairs[pair.backend]
 
+    def waits_for_smaller(self, pair: Pair) -> bool:
+        """Whether the backend is quarantined in a smaller bucket as well, where asking costs less."""
+        others = self.siblings(pair)
+        return any(other.health.reason is not None and other.bucket.size < pair.bucket.size for other in others)
+
     def cost(self, pair: Pair) -> float:
         """Logarithm of the objective's seconds; of a pair never measured, what others of its backend suggest."""
         if not pair.estimate.runs:

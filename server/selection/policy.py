@@ -11,7 +11,7 @@ from server.selection import calibration, instead, news, persistence
 from server.selection.blame import Court
 from server.selection.budget import Budget
 from server.selection.character import LONGEST_WARMING, Objective
-from server.selection.history import FASTER, PINNED, TRIAL, History, Switch, against
+from server.selection.history import FASTER, FORCED, PINNED, TRIAL, History, Switch, against
 from server.selection.interface import Calibration, Decision, Failure, Outcome
 from server.selection.pairs import CHURN_SECONDS, Bucket, Pair, Table
 from server.selection.states import Health, State
@@ -279,8 +279,9 @@ class Selector:
 
     def _note(self, bucket: Bucket, now: float, old: Pair, new: Pair, reason: str, kind: str) -> None:  # noqa: PLR0917 - a switch's facts
         self.history.append(Switch(now, bucket.size, old.backend, new.backend, reason, kind))
-        if kind == PINNED:  # an operator's switches are no reason to be slow about one's own
+        if kind == PINNED:
             bucket.previous = None
+        if kind in FORCED:  # what operators and failures make necessary is no reason to be slow about the way back
             return
         self.budget.switches.switched()
         bucket.churn = 1 + bucket.churn * math.exp((bucket.churned_at - now) / CHURN_SECONDS)
@@ -321,11 +322,16 @@ class Selector:
             pair.health.fail(now, failure)
             for sibling in self.table.siblings(pair):
                 sibling.health.hear()
-        cheaper = [p for p in self.table.siblings(pair) if p.bucket.size < bucket.size]
-        if pair.health.reason is not None and any(p.health.reason is not None for p in cheaper):
+        if pair.health.reason is not None and self.table.waits_for_smaller(pair):
             pair.health.wait_for_another(now)
         bucket.retry_at = min(bucket.retry_at, pair.health.retry_at)
         bucket.due = 0
+
+    def _may_parole(self, pair: Pair, now: float) -> bool:
+        """Whether to end a quarantine without proof; a smaller bucket, if it waits as well, does that for less."""
+        health = pair.health
+        long = now - health.since > PAROLE * (1 + health.relapses)
+        return long and not self.table.waits_for_smaller(pair) and self._allows(1, now)
 
     def _ask_again(self, bucket: Bucket, now: float) -> Pair | None:
         """A quarantined backend that no idle moment came for, to be tried on a batch."""
@@ -337,7 +343,7 @@ class Selector:
             if health.retry_at + NOT_IDLE <= now:
                 if calibration.affordable(self.table, self.budget, pair):
                     found, health.retry_at = pair, now + AGAIN
-                elif self._allows(1, now) and now - health.since > PAROLE * (1 + health.relapses):
+                elif self._may_parole(pair, now):
                     health.release_on_parole(now)
                     bucket.due = 0
                     continue
