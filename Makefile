@@ -26,8 +26,10 @@ demo: setup
 serve: setup
 	$(BIN)/segue-server
 
+# First what may run side by side, then what measures time and so must be alone.
 test: setup check
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not prove and not alone"
+	$(BIN)/python -m pytest -m "not prove and alone"
 
 # The long forms of the tests that have a short one.
 prove: setup

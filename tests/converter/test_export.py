@@ -143,6 +143,7 @@ def test_file_limit(zoo: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.alone
 def test_interrupt_ends_the_worker(zoo: Path, private: Path) -> None:
     """Ctrl-C while the model runs ends the worker and its files, and is still Ctrl-C to the caller."""
 

@@ -17,6 +17,8 @@ from tests.e2e.http2 import GOAWAY, MAX_CONCURRENT_STREAMS, SETTINGS, Connection
 from tests.e2e.processes import ROOT, RunningServer, serving
 from tests.packages import write_package
 
+pytestmark = pytest.mark.alone
+
 PREDICT = "/tensorflow.serving.PredictionService/Predict"
 ONES = np.ones((1, 4), np.float32)
 REQUEST = encode_predict_request({"x": ONES, "bias": ONES}, name="affine")

@@ -23,6 +23,8 @@ from server.backends.onnx_runtime import OnnxRuntimeBackend
 from server.errors import RunFailed
 from tests.servers import call, running_with
 
+pytestmark = pytest.mark.alone
+
 FIRST, OTHER = "onnxruntime-cpu", "other-cpu"
 PATIENCE = 120.0
 

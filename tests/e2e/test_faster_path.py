@@ -22,6 +22,8 @@ from benchmarks.faster_path.measuring import (
 )
 from tests.e2e.processes import ROOT
 
+pytestmark = pytest.mark.alone
+
 PACE = Pace(rounds=9, seconds=0.05, settling=10)
 LIMIT = 1.25  # short turns on a busy machine; the two backends are farther apart than that
 MORE = 3  # times so many rounds at the most, if the machine is so busy that the first do not tell

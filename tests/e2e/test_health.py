@@ -12,6 +12,8 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from tests.e2e.processes import RunningServer, serving
 from tests.packages import Affine, joined, write_package
 
+pytestmark = pytest.mark.alone
+
 Status = health_pb2.HealthCheckResponse
 PREDICTION = "tensorflow.serving.PredictionService"
 

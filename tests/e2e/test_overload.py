@@ -5,6 +5,8 @@ import pytest
 from benchmarks.overload.__main__ import measure
 from benchmarks.overload.figures import Limits, verdicts
 
+pytestmark = pytest.mark.alone
+
 
 @pytest.mark.slow
 def test_three_times_the_load_is_borne() -> None:

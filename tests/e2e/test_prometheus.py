@@ -12,7 +12,7 @@ from tests.loaded import Loaded, loaded
 from tests.pages import OTHER
 from tests.prometheus import DEPLOY, Prometheus, scraping
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.alone]
 
 VALUES = {
     "model": "affine",

@@ -24,6 +24,8 @@ from server.wire.responses import encode_predict_request, parse_predict_response
 from tests.e2e.processes import ROOT, RunningServer, client_calls, listening, serving, started
 from tests.packages import Affine, add_golden, write_manifest, write_package
 
+pytestmark = pytest.mark.alone
+
 PREDICT = "/tensorflow.serving.PredictionService/Predict"
 
 

@@ -15,7 +15,7 @@ from benchmarks.soak.models import WIDTH, publish, write_heavy_package
 from benchmarks.soak.servers import ServerProcess, running
 from tests.e2e.processes import ROOT
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.alone]
 
 
 def assert_nothing_failed(figures: dict[str, Any], least: int) -> None:
