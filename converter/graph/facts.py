@@ -16,10 +16,10 @@ from converter.graph.sizes import Product, Shape, Size, named, product, reshaped
 
 Elements = tuple[Size | None, ...]
 
+# Ends of slices from here on mean the end, whatever the size: TensorFlow's masks write this.
+TO_THE_END: Final = 1_000_000_000
+
 _MOST_ELEMENTS: Final = 64  # of an integer tensor that may be a shape
-_ALL: Final = (
-    1_000_000_000  # ends of slices from here on mean the end, whatever the size: TensorFlow's masks write this
-)
 _INTEGERS: Final = frozenset({ir.DataType.INT32, ir.DataType.INT64})
 
 
@@ -358,7 +358,7 @@ def _slice_shape(facts: Facts, node: ir.Node) -> Sequence[Size | None] | None:
     steps = rest[1] if len(rest) > 1 else (1,) * len(starts)
     shape: list[Size] = list(answer)
     for start, end, axis, step in zip(starts, ends, axes, steps, strict=True):
-        if start == 0 and end >= _ALL and step == 1:
+        if start == 0 and end >= TO_THE_END and step == 1:
             shape[axis] = source[axis]
     return shape
 

@@ -12,6 +12,7 @@ from converter.graph import (
     gelu,
     layer_norm,
     matmul,
+    positions,
     reshapes,
     shapes,
     transposes,
@@ -21,7 +22,7 @@ from converter.graph.edit import Rewrite, Variables
 from converter.graph.facts import Facts, gather_facts, without_weights
 
 # A change of any rewrite's results is a new version: what was converted with another is converted again.
-VERSION: Final = 1
+VERSION: Final = 2
 
 REWRITES: Final[tuple[Rewrite, ...]] = (
     unused.REWRITE,
@@ -32,6 +33,7 @@ REWRITES: Final[tuple[Rewrite, ...]] = (
     layer_norm.REWRITE,
     gelu.REWRITE,
     attention.REWRITE,
+    positions.REWRITE,  # last: it goes through operators that the others found
 )
 _MOST_ROUNDS: Final = 8  # one rewrite makes room for another; half as many are enough for all that was seen
 
