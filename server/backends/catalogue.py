@@ -68,6 +68,8 @@ def offered(names: str, precision: str, *, device: Device, threads: int, cache: 
     if unknown := [word for word in words if word not in PRECISIONS]:
         raise InvalidRequest(f"there is no precision {unknown[0]!r}; there are {', '.join(PRECISIONS)}")
     precisions = [each for each in Precision if any(each in PRECISIONS[word] for word in words)]
+    if device == "cpu" and Precision.TF32.value not in words:
+        precisions = [each for each in precisions if each is not Precision.TF32]  # nobody misses what GPUs alone have
     offer = Offer()
     for family in wanted:
         for each in precisions:

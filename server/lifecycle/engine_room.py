@@ -57,6 +57,7 @@ class EngineRoom:
         self._make_policy = make_policy if len(self.backends) > 1 else None
         self._decisions = decisions
         self._keep_seconds = keep_seconds
+        self.allows = allows
         self._preparer = Preparer(self.backends[1:], lambda model, backend: allows(model, backend.precision))
         self._calibrator: Calibrator | None = None
         self._servables: Callable[[], Iterable[Servable]] = tuple

@@ -1,8 +1,9 @@
 """segue.Admin: what is served by which backends and why, and an operator's say in it."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from protos.segue import admin_pb2
+from server.backends.interface import Precision
 from server.errors import InvalidRequest
 from server.lifecycle.engine_room import EngineRoom
 from server.lifecycle.manager import ModelManager
@@ -54,6 +55,7 @@ class AdminService:
         if request.model not in self._models.names():
             self._models.statuses(request.model)  # raises, with the text for an unknown model
         order = tuple(dict.fromkeys(request.backends))
+        self._check_precisions(request.model, order)
         known = [backend.name for backend in self._engines.backends]
         if unknown := [name for name in order if name not in known]:
             raise InvalidRequest(f"this server has no backend {unknown[0]!r}; it has {', '.join(known)}")
@@ -61,3 +63,19 @@ class AdminService:
         self._engines.pin(request.model, order)
         self._metrics.ended("SetBackends", request.model, "OK")
         return admin_pb2.SetBackendsReply(before=before).SerializeToString()
+
+    def _check_precisions(self, model: str, order: Sequence[str]) -> None:
+        """Raise InvalidRequest if a backend computes in what the operator has not allowed for a model.
+
+        Where no model may use a precision no backend has it: then the end of the name tells it.
+        """
+        known = {backend.name: backend.precision for backend in self._engines.backends}
+        for name in order:
+            base, _, word = name.rpartition("-")
+            precision = known.get(name) or (Precision(word) if base in known and word in set(Precision) else None)
+            if precision is not None and not self._engines.allows(model, precision):
+                allowed = ", ".join(each for each in Precision if self._engines.allows(model, each))
+                raise InvalidRequest(
+                    f"model {model} may not be computed in {precision}, as {name} does; it may in {allowed}. "
+                    f"To allow it, set {model}={precision} in the server's --precision"
+                )

@@ -206,7 +206,7 @@ def test_perf_analyzer_drives_the_server_unchanged(affine: RunningServer, concur
     """NVIDIA's load generator, kind tfserving, works as it is; no request fails."""
     tool = os.environ.get("PERF_ANALYZER")
     if tool is None:
-        pytest.skip("set PERF_ANALYZER to NVIDIA's perf_analyzer to run this")
+        pytest.skip("no perf_analyzer: PERF_ANALYZER=/path/to/perf_analyzer make test runs this")
     command = [tool, "-m", "affine", "--service-kind", "tfserving", "-i", "grpc", "-u", affine.address, "-b", "1"]
     command += ["--concurrency-range", str(concurrency), "-p", "1000", "-s", "50", "--max-trials", "5"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=240, check=False)

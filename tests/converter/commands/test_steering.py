@@ -12,8 +12,9 @@ import pytest
 from converter.exits import ExitCode
 from examples.demo import free_port
 from server.app import Server
+from server.backends.catalogue import Offer
 from server.backends.fake import FakeBackend
-from server.backends.interface import Backend
+from server.backends.interface import Backend, Precision
 from tests.converter.commands.test_versions import typed
 from tests.pages import right
 from tests.servers import call, running, running_with
@@ -130,6 +131,25 @@ def test_what_there_is_not_is_refused(tmp_path: Path, arguments: list[str], text
         code, printed = typed(*arguments, "--server", address(server))
         assert code == ExitCode.SERVER
         assert text in printed
+        _, printed = typed("status", "--json", "--server", address(server))
+        assert [model["pinned"] for model in json.loads(printed)["models"]] == [[]]
+
+
+@pytest.mark.parametrize(("precision", "allowed"), [("fp32,other=bf16", "fp32"), ("bf16,affine=fp16", "fp32, fp16")])
+@pytest.mark.parametrize("loaded", [True, False])
+def test_a_precision_that_is_not_allowed_for_a_model_cannot_be_pinned(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, precision: str, allowed: str, *, loaded: bool
+) -> None:
+    """Whether or not another model has such a backend; it says what may be pinned, and what would allow it."""
+    coarse = FakeBackend(right, f"{FIRST}-bf16")
+    coarse.precision = Precision.BF16
+    backends: list[Backend] = [FakeBackend(right, FIRST), coarse]
+    monkeypatch.setattr("server.runtimes.offered", lambda *_, **__: Offer(backends[: 1 + loaded]))
+    with running(tmp_path, admin=True, precision=precision, cache_folder=tmp_path / "cache") as server:
+        code, printed = typed("pin", "affine", coarse.name, "--server", address(server))
+        assert code == ExitCode.SERVER
+        said = f"model affine may not be computed in bf16, as {coarse.name} does; it may in {allowed}. "
+        assert said + "To allow it, set affine=bf16 in the server's --precision" in printed
         _, printed = typed("status", "--json", "--server", address(server))
         assert [model["pinned"] for model in json.loads(printed)["models"]] == [[]]
 

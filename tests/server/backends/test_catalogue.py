@@ -64,6 +64,14 @@ def test_tf32_is_offered_on_a_gpu_where_it_is_allowed(monkeypatch: pytest.Monkey
     assert names("onnxruntime", "tf32") == ["onnxruntime-cpu"]
 
 
+@pytest.mark.parametrize(("precision", "absent"), [("fastest", []), ("tf32", ["onnxruntime tf32"])])
+def test_a_processor_is_missing_tf32_only_where_it_was_asked_for(precision: str, absent: list[str]) -> None:
+    """What is absent is logged; `fastest` does not ask for what GPUs alone have."""
+    offer = offered("onnxruntime", precision, device="cpu", threads=1, cache=Path("/nowhere"))
+    assert [backend.name for backend in offer.backends] == ["onnxruntime-cpu"]
+    assert list(offer.absent) == absent
+
+
 @pytest.mark.parametrize(
     ("words", "precision", "text"), [("tensorflow", "fp32", "onnxruntime"), ("auto", "int8", "bf16")]
 )
