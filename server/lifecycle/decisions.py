@@ -73,7 +73,7 @@ class Decisions:
                 if signature in signatures:
                     lane.restore(signatures[signature])
             except (ValueError, TypeError, KeyError, AttributeError) as error:
-                logger.warning("model %s: what was known of its backends is damaged: %s", servable.name, error)
+                logger.warning("model %s: what was known of its backends is left: %s", servable.name, error)
 
     def keep(self, servable: Servable, *, anyway: bool = False) -> None:
         """Write down what a version's policies know, if they know something new.

@@ -135,7 +135,7 @@ def _read(
 ) -> tuple[dict[str, dict[str, Any]], _Pairs, dict[int, str], list[Switch], dict[str, Any], dict[str, Any]]:
     """Check everything; raises KeyError, TypeError, AttributeError, OverflowError or ValueError."""
     if not isinstance(data, Mapping) or data["version"] != VERSION:
-        raise ValueError(f"not an export of selection, version {VERSION}")
+        raise ValueError(f"it is no export of selection in version {VERSION}, but damaged or of another release")
     backends = data["backends"]
     if len(backends) > MOST_BACKENDS or not all(isinstance(name, str) for name in backends):
         raise ValueError("the names of the backends can't be right")
