@@ -106,6 +106,56 @@ def test_reshapes_and_transposes_cancel(network: Networks, tmp_path: Path) -> No
     assert after["Reshape"] + after["Squeeze"] + after["Unsqueeze"] < before["Reshape"]
 
 
+@pytest.mark.slow
+def test_unused_is_worth_its_place(network: Networks, tmp_path: Path) -> None:
+    """Without it, what is computed or kept twice stays: equal nodes, and the equal constants of many reshapes."""
+    with_it, without = (rewritten(network("vit"), tmp_path, without=left_out).model for left_out in ((), ["unused"]))
+    assert _things(without) > _things(with_it)
+
+
+@pytest.mark.slow
+def test_shapes_is_worth_its_place(network: Networks, tmp_path: Path) -> None:
+    """Without it, shapes are put together at run time."""
+    with_it, without = (rewritten(network("vit"), tmp_path, without=left_out).model for left_out in ((), ["shapes"]))
+    assert len(without.graph) > len(with_it.graph)
+    assert operators(without)["Shape"] > operators(with_it)["Shape"]
+
+
+@pytest.mark.slow
+def test_matmul_is_worth_its_place(network: Networks, tmp_path: Path) -> None:
+    """Without it, sequences are flattened before each dense layer and put in shape again behind it."""
+    with_it, without = (rewritten(network("vit"), tmp_path, without=left_out).model for left_out in ((), ["matmul"]))
+    assert len(without.graph) > len(with_it.graph)
+    assert operators(without)["Reshape"] > operators(with_it)["Reshape"]
+
+
+@pytest.mark.slow
+def test_reshapes_is_worth_its_place(network: Networks, tmp_path: Path) -> None:
+    """Without it, reshapes of reshapes stay."""
+    source = network("transformer.keras")
+    with_it, without = (rewritten(source, tmp_path, without=left_out).model for left_out in ((), ["reshapes"]))
+    assert len(without.graph) > len(with_it.graph)
+    assert _reshaping(without) > _reshaping(with_it)
+
+
+@pytest.mark.slow
+def test_transposes_is_worth_its_place(network: Networks, tmp_path: Path) -> None:
+    """Without it, transposes stay around products of heads."""
+    source = network("transformer.keras")
+    with_it, without = (rewritten(source, tmp_path, without=left_out).model for left_out in ((), ["transposes"]))
+    assert len(without.graph) > len(with_it.graph)
+    assert operators(without)["Transpose"] > operators(with_it)["Transpose"]
+
+
+def _things(model: ir.Model) -> int:
+    return len(model.graph) + len(model.graph.initializers)
+
+
+def _reshaping(model: ir.Model) -> int:
+    found = operators(model)
+    return sum(found[operator] for operator in ("Reshape", "Squeeze", "Unsqueeze", "Flatten"))
+
+
 @pytest.mark.prove
 @pytest.mark.parametrize("name", ["resnet.keras", "efficientnet.keras"])
 def test_convolutions_are_left_alone(network: Networks, tmp_path: Path, name: str) -> None:
