@@ -5,6 +5,7 @@ from pathlib import Path
 import onnx_ir as ir
 import pytest
 
+from converter.exported import ExportResult
 from tests.converter.conftest import Exporter
 from tests.converter.graph.conftest import Networks
 from tests.converter.graph.simplifying import exported_operators, operators, rewritten
@@ -109,14 +110,14 @@ def test_reshapes_and_transposes_cancel(network: Networks, tmp_path: Path) -> No
 @pytest.mark.slow
 def test_unused_is_worth_its_place(network: Networks, tmp_path: Path) -> None:
     """Without it, what is computed or kept twice stays: equal nodes, and the equal constants of many reshapes."""
-    with_it, without = (rewritten(network("vit"), tmp_path, without=left_out).model for left_out in ((), ["unused"]))
+    with_it, without = _both(network("vit"), tmp_path, "unused")
     assert _things(without) > _things(with_it)
 
 
 @pytest.mark.slow
 def test_shapes_is_worth_its_place(network: Networks, tmp_path: Path) -> None:
     """Without it, shapes are put together at run time."""
-    with_it, without = (rewritten(network("vit"), tmp_path, without=left_out).model for left_out in ((), ["shapes"]))
+    with_it, without = _both(network("vit"), tmp_path, "shapes")
     assert len(without.graph) > len(with_it.graph)
     assert operators(without)["Shape"] > operators(with_it)["Shape"]
 
@@ -124,7 +125,7 @@ def test_shapes_is_worth_its_place(network: Networks, tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_matmul_is_worth_its_place(network: Networks, tmp_path: Path) -> None:
     """Without it, sequences are flattened before each dense layer and put in shape again behind it."""
-    with_it, without = (rewritten(network("vit"), tmp_path, without=left_out).model for left_out in ((), ["matmul"]))
+    with_it, without = _both(network("vit"), tmp_path, "matmul")
     assert len(without.graph) > len(with_it.graph)
     assert operators(without)["Reshape"] > operators(with_it)["Reshape"]
 
@@ -132,8 +133,7 @@ def test_matmul_is_worth_its_place(network: Networks, tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_reshapes_is_worth_its_place(network: Networks, tmp_path: Path) -> None:
     """Without it, reshapes of reshapes stay."""
-    source = network("transformer.keras")
-    with_it, without = (rewritten(source, tmp_path, without=left_out).model for left_out in ((), ["reshapes"]))
+    with_it, without = _both(network("transformer.keras"), tmp_path, "reshapes")
     assert len(without.graph) > len(with_it.graph)
     assert _reshaping(without) > _reshaping(with_it)
 
@@ -141,10 +141,14 @@ def test_reshapes_is_worth_its_place(network: Networks, tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_transposes_is_worth_its_place(network: Networks, tmp_path: Path) -> None:
     """Without it, transposes stay around products of heads."""
-    source = network("transformer.keras")
-    with_it, without = (rewritten(source, tmp_path, without=left_out).model for left_out in ((), ["transposes"]))
+    with_it, without = _both(network("transformer.keras"), tmp_path, "transposes")
     assert len(without.graph) > len(with_it.graph)
     assert operators(without)["Transpose"] > operators(with_it)["Transpose"]
+
+
+def _both(export: ExportResult, folder: Path, name: str) -> tuple[ir.Model, ir.Model]:
+    """A graph with all rewrites, and with all but one."""
+    return rewritten(export, folder).model, rewritten(export, folder, without=[name]).model
 
 
 def _things(model: ir.Model) -> int:
