@@ -233,17 +233,17 @@ def written(name: str, folder: Path) -> Path:
 
 def table(results: Mapping[str, Mapping[str, Any]]) -> str:
     """The table of the document."""
-    head = "| model | numbers that train | TensorFlow's | attentions | layer norms | dense | LSTM, GRU | graph breaks "
-    lines = [
-        head + "| dynamic export | sizes of the open axes | graphs for them | largest difference | parameters that Adam "
-        "changed | its loss |",
-        "|" + "---|" * 14,
-    ]
+    head = (
+        "model", "numbers that train", "TensorFlow's", "attentions", "layer norms", "dense", "LSTM, GRU",
+        "graph breaks", "dynamic export", "sizes of the open axes", "graphs for them", "largest difference",
+        "parameters that Adam changed", "its loss",
+    )  # fmt: skip
+    lines = [f"| {' | '.join(head)} |", "|" + "---|" * len(head)]
     for name, one in results.items():
         cells = [
             MODELS[name][0], f"{one['trainable']:,}", f"{one['tensorflow']:,}", one["attentions"], one["layer_norms"],
             one["dense"], one["recurrent"], one["graph_breaks"], "yes" if one["exports"] else "no",
-            ", ".join("×".join(map(str, sizes)) for sizes in one["sizes"]), one["graphs"], _difference(one),
+            ", ".join(" by ".join(map(str, sizes)) for sizes in one["sizes"]), one["graphs"], _difference(one),
             *_tuned(one["tuned"]),
         ]  # fmt: skip
         lines.append("| " + " | ".join(map(str, cells)) + " |")

@@ -109,17 +109,20 @@ def test_reshapes_and_transposes_cancel(network: Networks, tmp_path: Path) -> No
 
 @pytest.mark.slow
 def test_unused_is_worth_its_place(network: Networks, tmp_path: Path) -> None:
-    """Without it, what is computed or kept twice stays: equal nodes, and the equal constants of many reshapes."""
-    with_it, without = _both(network("vit"), tmp_path, "unused")
-    assert _things(without) > _things(with_it)
+    """Without it, each size is read and put together again wherever it is used."""
+    with_it, without = _both(network("transformer.keras"), tmp_path, "unused")
+    assert len(without.graph) > len(with_it.graph)
+    assert operators(without)["Shape"] > operators(with_it)["Shape"]
+    assert len(without.graph.initializers) > len(with_it.graph.initializers)
 
 
 @pytest.mark.slow
 def test_shapes_is_worth_its_place(network: Networks, tmp_path: Path) -> None:
-    """Without it, shapes are put together at run time."""
-    with_it, without = _both(network("vit"), tmp_path, "shapes")
-    assert len(without.graph) > len(with_it.graph)
+    """Without it, shapes are put together at run time, and no attention is found among them."""
+    with_it, without = _both(network("transformer.keras"), tmp_path, "shapes")
+    assert len(without.graph) > 2 * len(with_it.graph)
     assert operators(without)["Shape"] > operators(with_it)["Shape"]
+    assert (operators(with_it)["Attention"], operators(without)["Attention"]) == (2, 0)
 
 
 @pytest.mark.slow
@@ -149,10 +152,6 @@ def test_transposes_is_worth_its_place(network: Networks, tmp_path: Path) -> Non
 def _both(export: ExportResult, folder: Path, name: str) -> tuple[ir.Model, ir.Model]:
     """A graph with all rewrites, and with all but one."""
     return rewritten(export, folder).model, rewritten(export, folder, without=[name]).model
-
-
-def _things(model: ir.Model) -> int:
-    return len(model.graph) + len(model.graph.initializers)
 
 
 def _reshaping(model: ir.Model) -> int:
