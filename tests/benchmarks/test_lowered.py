@@ -26,7 +26,7 @@ _LAYERS = {
 
 def test_the_measures_of_one_attention(tmp_path: Path) -> None:
     """As many numbers as TensorFlow trains, one attention, one graph for all sizes, and training reaches everything."""
-    constants = {"g": numbers(8), "b": numbers(8, seed=1), "wq": numbers(8, 8), "wk": numbers(8, 8, seed=2)}
+    constants = {"g": numbers(8), "b": numbers(8, seed=1), "wq": numbers(8, 8) / 4, "wk": numbers(8, 8, seed=2) / 4}
     proto = model(_GRAPH, half=real(0.5), **constants)
     found = lowered.measure(package(tmp_path / "m" / "1", proto, {"x": numbers(2, 5, 8)}, _VARIABLES))
     assert found.pop("difference") < lowered.BOUND
