@@ -43,7 +43,7 @@ MODELS: Final[Mapping[str, tuple[str, Sequence[str]]]] = {
     "efficientnet": ("EfficientNet-B0", ("tests.models.networks", "efficientnet", "{}.keras", "size=64")),
     "recurrent": ("bidirectional GRU and LSTM (Keras 2)", ("tests.models.networks", "recurrent", "{}.h5")),
     "transformer": ("Keras 3 attention, masked", ("tests.models.networks", "transformer", "{}.keras")),
-    "gru": ("bidirectional GRU (Keras 3), masked: two loops", ("tests.models.zoo", "{parent}", "gru.keras")),
+    "gru": ("bidirectional GRU (Keras 3), masked: two loops", ("tests.models.networks", "gru", "{}.keras")),
     "control": ("loop and branch on the data", ("tests.models.zoo", "{parent}", "control")),
     "basic_pitch": ("basic-pitch (--basic-pitch SAVEDMODEL)", ()),
 }  # fmt: skip

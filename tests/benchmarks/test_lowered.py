@@ -102,8 +102,8 @@ def test_the_published_table_is_made_of_the_results() -> None:
         assert one["trainable"] == one["tensorflow"], name
         assert (one["attentions"], one["layer_norms"], one["dense"], one["recurrent"]) == _LAYERS[name], name
         assert one["difference"] is not None, name
-        # Where it is more, it is TensorFlow's rounding: the module is nearer to double precision.
-        assert one["difference"] <= lowered.BOUND or one["own_error"] < one["tensorflow_error"], name
+        # Where it is more, single precision is no better there: TensorFlow's own answers are farther from the exact ones.
+        assert one["difference"] <= lowered.BOUND or one["difference"] < one["tensorflow_error"], name
         tuned = one["tuned"]
         if name == "control":
             assert "trains nothing" in tuned["left_out"]
