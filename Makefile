@@ -35,7 +35,7 @@ prove: setup
 
 # Coverage-guided fuzzing, SECONDS for each target; what is found is kept in tests/corpus/fuzz.
 SECONDS ?= 600
-TARGETS ?= predict_request predict_response examples config encoder
+TARGETS ?= predict_request predict_response examples config messages texts arrays encoder
 fuzz: setup
 	for target in $(TARGETS); do $(BIN)/python -m tests.fuzz $$target -max_total_time=$(SECONDS) || exit 1; done
 

@@ -1,9 +1,9 @@
-"""What each graph rewrite gains: `python -m benchmarks.rewrites` measures, writes JSON and the table of docs/graph.md.
+"""What each graph rewrite gains: `python -m benchmarks.rewrites` measures, writes JSON and the tables of docs/graph.md.
 
 Each model is exported once. ONNX Runtime then runs its graph as exported, with all rewrites, and with all but one, in
 rounds that alternate between these; a figure is the median over the rounds of the time as exported divided by that of
 the other graph. The models of COMPILED are compiled by PyTorch, too, each graph apart, and timed likewise. A model that
-is done is not done again (`--again` does). `--table` writes the table from the JSON at hand. Nothing else should run.
+is done is not done again (`--again` does). `--table` writes the tables from the JSON at hand. Nothing else should run.
 """
 
 import argparse
@@ -15,7 +15,7 @@ import tempfile
 import threading
 import time
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +36,7 @@ ROOT = Path(__file__).parent.parent
 RESULT = Path(__file__).parent / "results" / "rewrites.json"
 DOCUMENT = ROOT / "docs" / "graph.md"
 MARKS = ("<!-- rewrites: begin -->", "<!-- rewrites: end -->")
+NOT_MEASURED = "Not measured on a quiet machine yet."
 EVERYTHING = "all"
 MADE = {
     "vit-base": ("tests.models.vit", "{}", "gelu_new"),
@@ -139,18 +140,48 @@ def _run(graph: LoadedGraph, feeds: Mapping[str, Array], outputs: list[str]) -> 
 
 
 def table(rows: list[dict[str, Any]]) -> str:
-    """The documentation's tables: one for ONNX Runtime, one for what was compiled by PyTorch."""
+    """The documentation's tables: what each rewrite gains, each model for ONNX Runtime, and what PyTorch compiled."""
+    compiled = [row for row in rows if "pytorch" in row]
     parts = [
+        "The most that each rewrite gains: the graph with all of them beside the one without it, on the model where",
+        "that is most. Above 1: faster with it.",
+        "",
+        *_gains(rows),
+        "",
         "Nodes, and ONNX Runtime's speed as a multiple of that of the graph as exported; for each rewrite what the",
         "graph has and does without it alone.",
         "",
         *_lines(rows, "onnxruntime"),
-        "",
-        "The same compiled by PyTorch:",
-        "",
-        *_lines([row for row in rows if "pytorch" in row], "pytorch"),
     ]
+    if compiled:
+        parts += ["", "The same compiled by PyTorch:", "", *_lines(compiled, "pytorch")]
     return "\n".join(parts)
+
+
+def nodes_saved(rows: Sequence[Mapping[str, Any]], name: str) -> list[tuple[int, str]]:
+    """By model where the rewrite found something, how many nodes more the graph has without it; the most first."""
+    saved = [(row["nodes"][name] - row["nodes"][EVERYTHING], row["model"]) for row in rows if name in row["nodes"]]
+    return sorted(saved, key=lambda pair: pair[0], reverse=True)
+
+
+def times_faster(rows: Sequence[Mapping[str, Any]], name: str, runtime: str) -> list[tuple[float, str]]:
+    """By model where the rewrite found something, how many times as fast the graph is with it; the most first."""
+    gained = [
+        (row[runtime][EVERYTHING]["times_exported"] / row[runtime][name]["times_exported"], row["model"])
+        for row in rows
+        if name in row.get(runtime, {})
+    ]
+    return sorted(gained, key=lambda pair: pair[0], reverse=True)
+
+
+def _gains(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    yield "| rewrite | nodes saved | ONNX Runtime | PyTorch |"
+    yield "|---|---|---|---|"
+    for name in (one.name for one in REWRITES):
+        cells = [f"{count:,} ({model})" for count, model in nodes_saved(rows, name)[:1]] or [""]
+        for runtime in ("onnxruntime", "pytorch"):
+            cells += [f"{times:.2f}x ({model})" for times, model in times_faster(rows, name, runtime)[:1]] or [""]
+        yield f"| `{name}` | " + " | ".join(cells) + " |"
 
 
 def _lines(rows: list[dict[str, Any]], runtime: str) -> Iterator[str]:
@@ -167,11 +198,17 @@ def _lines(rows: list[dict[str, Any]], runtime: str) -> Iterator[str]:
         yield f"| {row['model']} ({row['batch']}) | " + " | ".join(cells) + " |"
 
 
-def write_table(rows: list[dict[str, Any]]) -> None:
-    """Put the table between its marks in the documentation."""
-    before, rest = DOCUMENT.read_text().split(MARKS[0])
+def measured() -> list[dict[str, Any]]:
+    """The rows of the JSON, none if it is not there."""
+    rows: list[dict[str, Any]] = json.loads(RESULT.read_text("utf-8"))["rows"] if RESULT.exists() else []
+    return rows
+
+
+def render(text: str, rows: list[dict[str, Any]]) -> str:
+    """The document with the tables between their marks."""
+    before, rest = text.split(MARKS[0])
     after = rest.split(MARKS[1])[1]
-    DOCUMENT.write_text(f"{before}{MARKS[0]}\n{table(rows)}\n{MARKS[1]}{after}")
+    return f"{before}{MARKS[0]}\n{table(rows) if rows else NOT_MEASURED}\n{MARKS[1]}{after}"
 
 
 def main() -> None:
@@ -182,7 +219,7 @@ def main() -> None:
     parser.add_argument("--again", action="store_true", help="also models that are done")
     parser.add_argument("--table", action="store_true", help="write the table from the JSON that is there")
     options = parser.parse_args()
-    rows = json.loads(RESULT.read_text())["rows"] if RESULT.exists() and not options.again else []
+    rows = [] if options.again and not options.table else measured()
     if not options.table:
         done = {row["model"] for row in rows}
         wanted = [name for name in options.models or MODELS if name.removesuffix(".keras") not in done]
@@ -191,8 +228,8 @@ def main() -> None:
                 rows.append(measure(model, source, options.rounds))
                 RESULT.parent.mkdir(exist_ok=True)
                 RESULT.write_text(json.dumps({"machine": describe(), "rows": rows}, indent=1) + "\n")
-    write_table(rows)
-    print(table(rows))
+    DOCUMENT.write_text(render(DOCUMENT.read_text("utf-8"), rows), "utf-8")
+    print(table(rows) if rows else NOT_MEASURED)
 
 
 if __name__ == "__main__":

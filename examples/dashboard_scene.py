@@ -105,7 +105,7 @@ class Scene:
         end = time.monotonic() + _PATIENCE
         while time.monotonic() < end:
             stages = {each["stage"] for model in _ROWS for each in self._status(model)["backends"]}
-            if not stages & {"waiting", "preparing"}:
+            if not stages & {"waiting", "preparing", "proving"}:
                 return
             self.over.wait(1.0)
 

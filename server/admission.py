@@ -12,7 +12,15 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from server.errors import CancelledInQueue, ExpiredInQueue, QueueFull, SegueError, TooLate, TooManyBytes
+from server.errors import (
+    CancelledInQueue,
+    ExpiredInQueue,
+    NoThread,
+    QueueFull,
+    SegueError,
+    TooLate,
+    TooManyBytes,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -36,8 +44,8 @@ class Work(Protocol):
         """Whether nobody waits for it any more."""
         ...
 
-    def run(self) -> None:
-        """Do it, and answer."""
+    def run(self) -> bool:
+        """Do it, and answer; whether the time that it took is one that such requests take."""
         ...
 
     def refuse(self, error: SegueError) -> None:
@@ -127,6 +135,7 @@ class Workers:
         Raises:
             QueueFull: As many requests of that model wait as may.
             TooLate: By the model's pace its turn comes after its deadline.
+            NoThread: It needs a thread, and none could be started.
         """
         with self._lock:
             now = self._clock()
@@ -140,18 +149,27 @@ class Workers:
             if not self._offer(lane):
                 return
             sleeper = self._idle.pop() if self._idle else None
-            begin = sleeper is None and self._started < self._threads
-            self._started += begin
-            number = self._started
+            if sleeper is None and self._started < self._threads:
+                self._start_thread(lane)
         if sleeper is not None:
             sleeper.release()
-        elif begin:
-            threading.Thread(target=self._serve, name=f"{self._name}-{number}", daemon=True).start()
 
     def waiting(self) -> int:
         """Requests that wait for a thread now."""
         with self._lock:
             return sum(len(lane.waiting) for lane in self._lanes.values())
+
+    def _start_thread(self, lane: _Lane) -> None:
+        """Start one more thread, or take back the request that was offered last. Called with the lock held."""
+        name = f"{self._name}-{self._started + 1}"
+        try:
+            threading.Thread(target=self._serve, name=name, daemon=True).start()
+        except (RuntimeError, MemoryError) as error:
+            self._ready.pop()
+            lane.offered -= 1
+            lane.waiting.pop()
+            raise NoThread("the server can start no thread for this request now") from error
+        self._started += 1
 
     def _offer(self, lane: _Lane) -> bool:
         """Let a thread take one more of a model's requests, if its share allows it. Called with the lock held."""
@@ -170,10 +188,7 @@ class Workers:
         # Those that one run may answer need not wait for one another, whatever the pace was when each came alone.
         needed = _MARGIN * lane.pace.seconds_for(ahead + 1) if self._paced and ahead >= together else 0.0
         if now + needed > work.deadline:
-            left = max(0.0, work.deadline - now)
-            raise TooLate(
-                f"{ahead} requests for {model} go first: it would take {needed:.3f} s, and {left:.3f} s are left"
-            )
+            raise TooLate(model, ahead, needed, work.deadline - now)
 
     def _serve(self) -> None:
         """What each thread does."""
@@ -194,14 +209,13 @@ class Workers:
             self._finish(lane, ran=ran)
 
     def _run(self, work: Work) -> bool:
-        """Run a request that somebody still waits for; returns whether somebody does."""
+        """Run a request that somebody still waits for; returns whether that counts for the model's pace."""
         if work.cancelled:
             work.refuse(CancelledInQueue("the client has gone"))
         elif work.deadline <= self._clock():
             work.refuse(ExpiredInQueue("Run() timeout exceeded while waiting in batching queue"))
         else:
-            work.run()
-            return True
+            return work.run()
         return False
 
     def _take(self, sleep: threading.Lock) -> tuple[_Lane, Work] | None:

@@ -19,7 +19,7 @@ from server.calls import Watcher
 from server.config import ServerConfig
 from server.errors import InvalidRequest, SegueError
 from server.heap import share_arenas
-from server.interpreter import freeze_what_is_there
+from server.interpreter import freeze_what_is_there, take_short_turns
 from server.lifecycle.manager import ModelManager
 from server.lifecycle.overview import Overview
 from server.lifecycle.servable import Servable
@@ -37,7 +37,7 @@ from server.services.inference import InferenceService
 from server.services.model import ModelService
 from server.services.prediction import PredictionService
 from server.services.reflection import Reflection
-from server.services.security import SecurityRefused, secure
+from server.services.security import SecurityRefused, is_loopback, secure
 from server.services.statuses import Code
 from server.services.transport import RpcServer
 
@@ -116,6 +116,7 @@ class Server:
 
     def start(self) -> None:
         """Answer; load what there is; then begin to say how the server is: see `_begin_health`."""
+        self._security.watch()
         self._rpc.start()
         self._engines.start(self.models.servables, lambda: self._budget.held == 0)
         self.models.start()
@@ -127,8 +128,7 @@ class Server:
         if self._config.socket is not None:
             logger.info("also listening on the socket %s", self._config.socket)
         if self.metrics_port is not None:
-            logger.info("metrics on http://%s:%d/metrics", self._config.host, self.metrics_port)
-            logger.info("status page on http://%s:%d/", self._config.host, self.metrics_port)
+            self._tell_of_metrics(self._config.metrics_host or self._config.host, self.metrics_port)
 
     def _begin_health(self) -> None:
         """Say SERVING if requests can be answered, or if there is nothing yet that they could ask for.
@@ -165,6 +165,7 @@ class Server:
         """End at once what `drain` has not ended, and free everything."""
         self._end_streams()
         self._rpc.stop(None)
+        self._security.stop()
         if self._config_watcher is not None:
             self._config_watcher.stop()
         self._engines.stop()
@@ -176,7 +177,7 @@ class Server:
 
     def _serve_metrics(self, paths: Sequence[str]) -> int | None:
         """Serve the metrics, and the page for people, on a port of their own."""
-        host, port = self._config.host, self._config.metrics_port
+        host, port = self._config.metrics_host or self._config.host, self._config.metrics_port
         if port < 0:
             return None
         try:
@@ -185,6 +186,17 @@ class Server:
             msg = f"cannot serve metrics on {host}:{port}: {error.strerror}. Choose another port with --metrics-port"
             raise ServerStartError(msg) from error
         return bound
+
+    def _tell_of_metrics(self, host: str, port: int) -> None:
+        """Say where they are, and if they are open to more than the operator may think."""
+        logger.info("metrics on http://%s:%d/metrics", host, port)
+        logger.info("status page on http://%s:%d/", host, port)
+        if self._security.asks_who and not is_loopback(host):
+            logger.warning(
+                "the metrics and the status page on %s:%d ask nobody for a token or a certificate: "
+                "--metrics-host 127.0.0.1 keeps them on this machine, a firewall within your network",
+                *(host, port),
+            )
 
     def _refused(self, peer: str) -> None:
         """Note a call without a valid token. What it called is for the caller to choose, so it is no label."""
@@ -307,6 +319,7 @@ def run(config: ServerConfig, backends: Sequence[Backend] | None = None) -> int:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, on_signal)
     share_arenas()
+    take_short_turns()
     try:
         server = Server(config, backends)
     except ServerStartError as error:

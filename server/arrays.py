@@ -16,7 +16,6 @@ import errno
 import io
 import math
 import zipfile
-import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
@@ -74,10 +73,12 @@ def load_arrays(path: Path, *, max_total_bytes: int = MAX_TOTAL_BYTES) -> dict[s
     try:
         with zipfile.ZipFile(path) as archive:
             return _joined(_members(archive, max_total_bytes))
-    except (zipfile.BadZipFile, zlib.error, NotImplementedError, EOFError, RuntimeError, ValueError, OSError) as error:
-        # zipfile answers damage with all of these: RuntimeError for encryption, NotImplementedError for methods, and
-        # OSError(EINVAL) for offsets that lie before the file
-        if isinstance(error, OSError) and error.errno != errno.EINVAL:
+    except MemoryError:
+        raise
+    except Exception as error:
+        # zipfile, its decompressors and numpy answer damage with whatever fails in them, from struct.error to KeyError.
+        # That the file cannot be read is told by an OSError with a number, but EINVAL is an offset before its begin.
+        if isinstance(error, OSError) and error.errno not in {None, errno.EINVAL}:
             raise
         raise ValueError(f"{path.name} is not a file of arrays: {error}") from error
 
@@ -118,13 +119,7 @@ def _members(archive: zipfile.ZipFile, max_total_bytes: int) -> dict[str, Array]
 def _read(name: str, data: bytes) -> Array:
     """Read one member; its header must account for every byte of it before anything is allocated by it."""
     stream = io.BytesIO(data)
-    version = np.lib.format.read_magic(stream)
-    if version == (1, 0):
-        shape, fortran, dtype = np.lib.format.read_array_header_1_0(stream)
-    elif version == (2, 0):
-        shape, fortran, dtype = np.lib.format.read_array_header_2_0(stream)
-    else:
-        raise ValueError(f"{name!r} has array format {version}")
+    shape, fortran, dtype = _header(name, stream)
     if dtype.kind not in _KINDS or dtype.itemsize == 0 or any(size < 0 for size in shape):
         raise ValueError(f"{name!r} has dtype {dtype} and shape {shape}")
     offset = stream.tell()
@@ -132,6 +127,19 @@ def _read(name: str, data: bytes) -> Array:
         raise ValueError(f"{name!r} holds {len(data) - offset} bytes for shape {shape} of {dtype}")
     array = np.frombuffer(data, dtype, offset=offset).reshape(shape, order="F" if fortran else "C")
     return np.array(array, dtype.newbyteorder("="), order="C")
+
+
+def _header(name: str, stream: io.BytesIO) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
+    """A member's shape, whether its order is Fortran's, and its dtype."""
+    version = np.lib.format.read_magic(stream)
+    try:
+        if version == (1, 0):
+            return np.lib.format.read_array_header_1_0(stream)
+        if version == (2, 0):
+            return np.lib.format.read_array_header_2_0(stream)
+    except MemoryError as error:  # of Python's parser: numpy reads the header as an expression
+        raise ValueError(f"{name!r} has a header that nests too deeply") from error
+    raise ValueError(f"{name!r} has array format {version}")
 
 
 def _joined(members: Mapping[str, Array]) -> dict[str, Array]:

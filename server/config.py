@@ -12,6 +12,8 @@ REACH = "Where it listens, and who may call"
 RUNNING = "How it runs"
 SEEN = "What is seen of it"
 
+PRECISIONS = ("fp32", "tf32", "bf16", "fp16", "fastest")
+
 
 @dataclass(frozen=True, slots=True)
 class Setting:
@@ -106,9 +108,10 @@ class ServerConfig:
     )
     precision: str = _setting(
         "fp32",
-        "What may be computed in: fp32 alone, bf16 or fp16 too, or fastest for all; each has to pass its own proof.",
+        "What may be computed in: fp32 alone; tf32 (on a GPU), bf16 or fp16 too; or fastest for all; each has to pass "
+        "its own proof. Another for some models: fp32,NAME=bf16.",
         RUNNING,
-        choices=("fp32", "bf16", "fp16", "fastest"),
+        metavar="WORDS",
     )
     objective: str = _setting(
         "mean",
@@ -178,6 +181,9 @@ class ServerConfig:
         least=-1,
         most=65535,
     )
+    metrics_host: str = _setting(
+        "", "Address of the metrics and the status page, which ask nobody for a token; '' is that of --host.", SEEN
+    )
     monitoring_config_file: Path | None = _setting(
         None, "TensorFlow Serving's monitoring_config_file: a further path of the metrics.", SEEN
     )
@@ -207,6 +213,7 @@ class ServerConfig:
         for name, setting in SETTINGS.items():
             _check(name, getattr(self, name), setting)
         parse_channel_arguments(self.channel_arguments)
+        parse_precision(self.precision)
         if self.otlp_endpoint and not self.otlp_endpoint.startswith(("http://", "https://")):
             raise ValueError(f"otlp_endpoint must begin with http:// or https://, not {self.otlp_endpoint!r}")
         self._check_tls()
@@ -252,3 +259,19 @@ def parse_channel_arguments(text: str) -> tuple[tuple[str, int | str], ...]:
         is_int = re.fullmatch(r"[+-]?[0-9]+", value) is not None and -(2**31) <= int(value) < 2**31
         arguments.append((key, int(value) if is_int else value))
     return tuple(arguments)
+
+
+def parse_precision(text: str) -> dict[str, str]:
+    """Read "bf16" or "fp32,NAME=bf16": the word for each model that is named, under "" that for all others.
+
+    Raises:
+        ValueError: a word is unknown, or a model has two.
+    """
+    found: dict[str, str] = {}
+    for part in text.split(","):
+        name, equals, word = part.strip().rpartition("=")
+        if word not in PRECISIONS or name in found or bool(name) != bool(equals):
+            known = ", ".join(PRECISIONS)
+            raise ValueError(f"precision must be one of {known}, and NAME= with one for some models, not {text!r}")
+        found[name] = word
+    return {"": PRECISIONS[0], **found}

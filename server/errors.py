@@ -11,6 +11,7 @@ SegueError
     - CancelledInQueue        its client went away before its turn
     - QueueFull               as many requests wait as may
     - TooLate                 the answer would come after the request's deadline
+    - NoThread                the system gives no thread that could do it
     - TooManyWatchers         as many streams watch the server's health as may
     - TooManyBytes            the requests in flight hold as much memory as they may
   x NotServed                 what was asked for is not here
@@ -22,7 +23,7 @@ SegueError
   x ReloadIncomplete          a new configuration is in force, but its models are not all there
     - ModelsUnavailable       some of them did not load
     - ReloadOverdue           they are still being loaded at the caller's deadline
-    - ReloadSuperseded        another configuration came, or the server is ending
+    - ReloadSuperseded        another configuration has left them out, or the server is ending
   - SignatureNotFound         the model has no signature of that name
   - MethodUnsupported         the request asks for a kind of inference that there is not
   x PackageError              a model package, or the repository that holds packages, cannot be used
@@ -35,6 +36,7 @@ SegueError
     - GraphNotLoadable        the ONNX file does not load
     - GraphNotLowerable       the ONNX graph has no faithful form as a PyTorch module
     - RunFailed               the runtime failed on an input that passed every check of ours
+    - WrongRows               what the runtime answered to a batch has not one row for each of the batch's
     - LeftToOthers            the runtime is well, but this input is not for it: another one may answer
     - OutOfMemory             the runtime could not allocate what the request needs
     - ProofFailed             the runtime's answers differ from TensorFlow's
@@ -104,7 +106,24 @@ class QueueFull(Overloaded):
 
 
 class TooLate(Overloaded):
-    """By the model's pace the answer would come after the request's deadline; refused at once."""
+    """By what was seen of late the answer would come after the request's deadline; refused at once."""
+
+    def __init__(self, model: str, ahead: int, needed: float, left: float) -> None:
+        """Make one.
+
+        Args:
+            model: Its name.
+            ahead: Requests that go first.
+            needed: Seconds until the answer.
+            left: Seconds until the deadline.
+        """
+        super().__init__(
+            f"{ahead} requests for {model} go first: it would take {needed:.3f} s, and {max(0.0, left):.3f} s are left"
+        )
+
+
+class NoThread(Overloaded):
+    """The system gives no thread that could do it: the process, its user or its container has as many as it may."""
 
 
 class TooManyWatchers(Overloaded):
@@ -160,7 +179,7 @@ class ReloadOverdue(ReloadIncomplete):
 
 
 class ReloadSuperseded(ReloadIncomplete):
-    """Another configuration replaced this one before its models were available, or the server ends."""
+    """Another configuration left out models before they were available, or the server ends."""
 
 
 class SignatureNotFound(SegueError):
@@ -228,6 +247,10 @@ class GraphNotLowerable(BackendError):
 
 class RunFailed(BackendError):
     """The runtime failed on an input that passed every check of ours."""
+
+
+class WrongRows(BackendError):
+    """A batch's answer has not one row for each row of the batch, so nobody knows which are whose."""
 
 
 class LeftToOthers(BackendError):

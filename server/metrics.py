@@ -60,7 +60,7 @@ class Metrics:
 
     def counted(self, name: str) -> int:
         """The sum of a counter of TensorFlow Serving's, by its own name; 0 for other names."""
-        return self.tensorflow.counted(name, self.requests())
+        return self.tensorflow.counted(name, self.requests(), self._batches.waits())
 
     def examples(self, model: str, count: int) -> None:
         """Count the Examples of a request to a loaded model."""
@@ -131,7 +131,7 @@ class Metrics:
         return self._of_requests.requests()
 
     def _theirs(self) -> str:
-        return self.tensorflow.text(self.timers(), self.requests())
+        return self.tensorflow.text(self.timers(), self.requests(), self._batches.waits())
 
     def _forget(self, model: str, version: int) -> None:
         """Drop the series of a version that is gone, so that versions do not add up over months."""

@@ -117,7 +117,9 @@ class _Handler(BaseHTTPRequestHandler):
         if route is None:
             return Answer(b"not found\n", status=HTTPStatus.NOT_FOUND)
         if path in self.for_people and not self._is_for_us():
-            text = b"this address is for this machine alone: ask for localhost, or start the server with --host\n"
+            text = (
+                b"this address is for this machine alone: ask for localhost, or start the server with --metrics-host\n"
+            )
             return Answer(text, status=HTTPStatus.MISDIRECTED_REQUEST)
         if path in self.open_routes and accepts_open_metrics(self.headers.get("Accept", "")):
             route = self.open_routes[path]

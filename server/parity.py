@@ -99,15 +99,20 @@ def _compare_floats(expected: Array, got: Array, tolerance: Tolerance) -> Differ
 # rounding gets in default_tolerance. Chosen before anything was measured.
 _UNITS = 4.0
 _MOST_OF_SPREAD = 0.25
-_SIGNIFICANT_BITS: Mapping[Precision, int] = {Precision.BF16: 8, Precision.FP16: 11}  # the leading one included
+_SIGNIFICANT_BITS: Mapping[Precision, int] = {
+    Precision.TF32: 11,  # the leading one included
+    Precision.BF16: 8,
+    Precision.FP16: 11,
+}
 
 
 def allowed(tolerance: Tolerance, precision: Precision, expected: Sequence[Array]) -> Tolerance:
     """What answers computed in a precision may differ by.
 
     In float32 what the manifest says. Below it, four units in the last place of the output's largest value besides:
-    3.1e-2 of it in bfloat16, 3.9e-3 in float16. Where an output hardly varies, a quarter of its spread at most: what
-    is farther off could as well be another row's. Answers that are no floats stay exact: a class that changes is wrong.
+    3.1e-2 of it in bfloat16, 3.9e-3 in float16 and in TF32, which has as many bits. Where an output hardly varies, a
+    quarter of its spread at most: what is farther off could as well be another row's. Answers that are no floats stay
+    exact: a class that changes is wrong.
 
     Args:
         tolerance: The manifest's.

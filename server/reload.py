@@ -9,7 +9,8 @@ from pathlib import Path
 from protos.serving.config_pb2 import ModelServerConfig
 from server.config import ServerConfig
 from server.errors import InvalidRequest, SegueError
-from server.lifecycle.manager import ModelManager, Reload
+from server.lifecycle.awaited import Reload
+from server.lifecycle.manager import ModelManager
 from server.lifecycle.plan import ModelPolicy
 from server.model_config import ConfiguredModels, configured_models, ignored, parse, single_model
 from server.repository.folder import Repository

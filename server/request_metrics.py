@@ -21,6 +21,7 @@ from server.calls import Call
 from server.errors import (
     CancelledInQueue,
     ExpiredInQueue,
+    NoThread,
     Overloaded,
     QueueFull,
     TooLate,
@@ -39,6 +40,7 @@ REASONS: Final[Mapping[type[Overloaded], str]] = {
     ExpiredInQueue: "expired",
     CancelledInQueue: "cancelled",
     TooManyBytes: "too_many_bytes",
+    NoThread: "no_thread",
     TooManyWatchers: "too_many_watchers",
 }
 

@@ -1,17 +1,18 @@
 """The backends of a server, by its settings: which device, which runtimes, and how a choice between them is made."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
-from server.backends.catalogue import AUTO, offered
-from server.backends.interface import Backend
+from server.backends.catalogue import AUTO, PRECISIONS, offered
+from server.backends.interface import Backend, Precision
 from server.backends.onnx_runtime import Device, DeviceChoice, choose_device
 from server.batching.choice import choose
-from server.config import ServerConfig
+from server.config import ServerConfig, parse_precision
 from server.errors import InvalidRequest
 from server.lifecycle.decisions import Decisions
-from server.lifecycle.engine_room import EngineRoom
+from server.lifecycle.engine_room import Allows, EngineRoom, allow_all
 from server.selection.character import Objective
 from server.selection.policy import Selector
 
@@ -29,8 +30,10 @@ def engine_room(config: ServerConfig, backends: Sequence[Backend] | None = None)
         InvalidRequest: The device is not there, or the file of batching parameters cannot be followed.
     """
     choice = _device(config)
+    allows: Allows = allow_all
     if backends is None:
-        backends = _offered(config, choice.device)
+        words = parse_precision(config.precision)
+        backends, allows = _offered(config, choice.device, words.values()), partial(_allows, words)
     logger.info("backend %s: %s", backends[0].name, choice.reason)
     batching = choose(
         config.batching_parameters_file,
@@ -41,16 +44,22 @@ def engine_room(config: ServerConfig, backends: Sequence[Backend] | None = None)
     )
     objective = Objective(config.objective)
     return EngineRoom(
-        backends, batching, lambda buckets: Selector(buckets, objective), Decisions(_state_folder(config))
+        *(backends, batching, lambda buckets: Selector(buckets, objective), Decisions(_state_folder(config))),
+        allows=allows,
     )
 
 
-def _offered(config: ServerConfig, device: Device) -> Sequence[Backend]:
+def _offered(config: ServerConfig, device: Device, precisions: Collection[str]) -> Sequence[Backend]:
     cache = _expanded(config.cache_folder)
-    offer = offered(config.backends, config.precision, device=device, threads=config.threads, cache=cache)
+    offer = offered(config.backends, ",".join(precisions), device=device, threads=config.threads, cache=cache)
     for name, reason in offer.absent.items():
         logger.log(logging.INFO if config.backends == AUTO else logging.WARNING, "no backend %s: %s", name, reason)
     return offer.backends
+
+
+def _allows(words: Mapping[str, str], model: str, precision: Precision) -> bool:
+    """Whether the operator has allowed a precision for a model."""
+    return precision in PRECISIONS[words.get(model, words[""])]
 
 
 def _device(config: ServerConfig) -> DeviceChoice:

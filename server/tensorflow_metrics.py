@@ -1,8 +1,8 @@
 """Our observations under TensorFlow Serving's metric names, so that existing dashboards and alerts keep working.
 
-Names, labels, units and buckets are those of its servables/tensorflow/util.cc and saved_model_warmup_util.cc, the text
-that of its util/prometheus_exporter.cc: names begin with a colon, counters have no "_total", latencies are in
-microseconds.
+Names, labels, units and buckets are those of its servables/tensorflow/util.cc, saved_model_warmup_util.cc and
+batching/batching_session.cc, the text that of its util/prometheus_exporter.cc: names begin with a colon, counters have
+no "_total", latencies are in microseconds.
 Only label values differ where it says so here: they come from what is loaded, so requests for what is not have an empty
 model_name; `runtime` is our backend's name; `model_path` is NAME/VERSION.
 """
@@ -14,6 +14,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from itertools import accumulate
 from typing import Protocol
 
+from server.batching.statistics import Waits
 from server.histograms import Durations, Snapshot, total
 
 PATH = "/monitoring/prometheus/metrics"
@@ -79,8 +80,10 @@ class TensorFlowMetrics:
             kept[0].add(latency)
             kept[1].add(run)
 
-    def counted(self, name: str, requests: Mapping[tuple[str, str, str], int]) -> int:
+    def counted(self, name: str, requests: Mapping[tuple[str, str, str], int], waits: Mapping[str, Waits]) -> int:
         """The sum of a counter over its labels, by TensorFlow Serving's name with slashes; 0 for other names."""
+        if name == "/tensorflow/serving/batching_session/wrapped_run_count":
+            return _runs(waits)
         if name == "/tensorflow/serving/request_count":
             return sum(count for (method, _, _), count in requests.items() if method in _COUNTED)
         if name == "/tensorflow/serving/request_example_count_total":
@@ -92,16 +95,19 @@ class TensorFlowMetrics:
         self,
         timers: Iterable[tuple[SeriesLike, Snapshot, Snapshot]],
         requests: Mapping[tuple[str, str, str], int],
+        waits: Mapping[str, Waits],
     ) -> str:
         """Everything in Prometheus' text format.
 
         Args:
             timers: Latencies and runs of the versions that are there.
             requests: Counts by method, model and status code.
+            waits: Of the batching queues, by the name of TensorFlow's thread pool.
         """
         lines = self._counts(requests)
         lines += self._latencies(timers)
         lines += self._example_lines()
+        lines += _batching_lines(waits)
         with self._lock:
             warmups = {key: durations.snapshot() for key, durations in self._warmups.items()}
         lines += _histograms(
@@ -149,6 +155,19 @@ class TensorFlowMetrics:
 
 def _key(series: SeriesLike) -> tuple[str, str, str]:
     return (series.model, series.method, series.backend)
+
+
+def _batching_lines(waits: Mapping[str, Waits]) -> list[str]:
+    name = "batching_session:queuing_latency"
+    lines = [_type(name, "histogram")]
+    for pool, found in waits.items():
+        count = found.at_once + found.count
+        lines += _histogram(name, (("thread_pool_name", pool),), found.by_microseconds(), count, 1e6 * found.seconds)
+    return lines + _scalars("batching_session:wrapped_run_count", {(): _runs(waits)})
+
+
+def _runs(waits: Mapping[str, Waits]) -> int:
+    return sum(found.runs for found in waits.values())
 
 
 def _type(name: str, kind: str) -> str:

@@ -3,10 +3,19 @@
 affine   y = 2 x + 1 + bias and z = -y; version 1, and a version 2 that does not load
 defaults the same, but a bias that is left out is zero
 batched  the same as affine, with parameters of its own: 4 rows at most, filled up to 2 or 4
+split    the same with other parameters: 8 rows at most, run in pieces of 2, of which 2 may wait
+dropping "y" has those rows of "x" of which no element is below zero, though it is said to keep rows apart
 echo     one signature per element type, named as TensorFlow names the type; "y" is "x", of any shape
 forest   features age [?,1], size [?,2] and kind [?,1] under signatures for Classify and Regress, good and bad ones
+
+and, for servers of their own, models whose runs take a while: zeros are answered with zeros
+
+slow     runs one row at a time, and one may wait
+late     the same, and four may wait
+endless  takes minutes to load
 """
 
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -18,7 +27,7 @@ from protos.segue import package_pb2
 from protos.tensorflow import tensor_pb2
 from server.arrays import Array, save_arrays
 from server.wire.dtypes import SERVED
-from tests.packages import Affine, Arrays, add_golden, write_manifest, write_package
+from tests.packages import WIDTH, Affine, Arrays, add_golden, seconds_of, write_manifest, write_package
 
 OPSETS = [helper.make_opsetid("", 18)]
 
@@ -61,6 +70,8 @@ FOREST: Mapping[str, tuple[str, Mapping[str, str]]] = {
     "double value": ("regress", {"outputs": "sum_double"}),
     "short value": ("regress", {"outputs": "first_sum"}),
 }
+_SLOW_SECONDS = 0.5
+_BREADTH = 1024
 _STRINGS = {"classes", "first_class"}
 _DOUBLES = {"scores_double", "sum_double"}
 
@@ -71,14 +82,121 @@ def write_contract_models(root: Path) -> None:
     write_package(root / "affine" / "2")
     (root / "affine" / "2" / "model.onnx").write_bytes(b"damaged")
     write_package(root / "defaults" / "1", Affine(defaults={"bias": np.zeros((1, 4), np.float32)}))
-    write_batched(root / "batched" / "1")
+    write_batched(root / "batched" / "1", "max_batch_size { value: 4 } allowed_batch_sizes: [2, 4]")
+    write_batched(
+        root / "split" / "1",
+        "max_batch_size { value: 8 } enable_large_batch_splitting { value: true } "
+        "max_execution_batch_size { value: 2 } max_enqueued_batches { value: 2 }",
+    )
+    write_dropping(root / "dropping" / "1")
     write_echo(root / "echo" / "1")
     write_forest(root / "forest" / "1")
 
 
-def write_batched(folder: Path) -> None:
+def write_slow_models(root: Path) -> None:
+    """Write those whose runs take a while into a repository."""
+    manifest = write_slow(root / "slow" / "1")
+    for name, waiting in (("late", 4), ("slow", 1)):
+        folder = root / name / "1"
+        if name != "slow":
+            shutil.copytree(root / "slow" / "1", folder)
+        text = f"max_batch_size {{ value: 1 }} max_enqueued_batches {{ value: {waiting} }}"
+        (folder / "batching_params.pbtxt").write_text(text)
+        write_manifest(folder, manifest)
+
+
+def write_endless(root: Path) -> None:
+    """Write the one that takes minutes to load into a repository: it has more to prove than anybody waits for."""
+    manifest = write_slow(root / "endless" / "1")
+    (signature,) = manifest.signatures
+    for _ in range(1000):
+        signature.golden.add().CopyFrom(signature.golden[0])
+    write_manifest(root / "endless" / "1", manifest)
+
+
+def write_slow(folder: Path) -> package_pb2.ModelPackage:
+    """A model that makes a large matrix of each row and multiplies that again and again."""
+    folder.mkdir(parents=True)
+    products = 4
+    while seconds_of(model := _products(products)) < _SLOW_SECONDS:
+        products *= 2
+    onnx.save(model, folder / "model.onnx")
+    manifest = package_pb2.ModelPackage(schema_version=1, opset=18)
+    signature = _rows_to_rows(manifest, "x_in", "y_out")
+    zeros = np.zeros((1, WIDTH), np.float32)
+    save_arrays(folder / "golden.npz", add_golden(signature, {"x": zeros}, {"y": zeros}))
+    signature.golden[0].batch = len(zeros)
+    write_manifest(folder, manifest)
+    return manifest
+
+
+def _products(count: int) -> onnx.ModelProto:
+    random = np.random.default_rng(0)
+    inner = (random.standard_normal((_BREADTH, _BREADTH)) / np.sqrt(_BREADTH)).astype(np.float32)
+    outer = np.eye(WIDTH, _BREADTH, dtype=np.float32)
+    arrays = {"inner": inner, "outer": outer, "back": np.ascontiguousarray(outer.T)}
+    arrays |= {"first": np.array([1]), "last": np.array([2])}
+    nodes = [
+        helper.make_node("MatMul", ["x_in", "outer"], ["wide"]),
+        helper.make_node("Unsqueeze", ["wide", "last"], ["column"]),
+        helper.make_node("Unsqueeze", ["wide", "first"], ["row"]),
+        helper.make_node("MatMul", ["column", "row"], ["m0"]),
+        *(helper.make_node("MatMul", [f"m{n}", "inner"], [f"m{n + 1}"]) for n in range(count)),
+        helper.make_node("ReduceMean", [f"m{count}", "first"], ["mean"], keepdims=0),
+        helper.make_node("MatMul", ["mean", "back"], ["y_out"]),
+    ]
+    ins = [helper.make_tensor_value_info("x_in", onnx.TensorProto.FLOAT, ["n", WIDTH])]
+    outs = [helper.make_tensor_value_info("y_out", onnx.TensorProto.FLOAT, ["n", WIDTH])]
+    constants = [onnx.numpy_helper.from_array(array, name) for name, array in arrays.items()]
+    graph = helper.make_graph(nodes, "slow", ins, outs, constants)
+    return helper.make_model(graph, opset_imports=OPSETS, ir_version=8)
+
+
+def _rows_to_rows(manifest: package_pb2.ModelPackage, x: str, y: str) -> package_pb2.Signature:
+    """A signature whose requests may be joined, from rows "x" to rows "y", which have these names in the graph."""
+    signature = manifest.signatures.add(name="serving_default", onnx_file="model.onnx")
+    definition = signature.signature_def
+    definition.method_name = "tensorflow/serving/predict"
+    for alias, infos in (("x", definition.inputs), ("y", definition.outputs)):
+        infos[alias].name = f"{alias}:0"
+        infos[alias].dtype = tensor_pb2.DT_FLOAT
+        for size in (-1, WIDTH):
+            infos[alias].tensor_shape.dim.add(size=size)
+    signature.inputs.add(alias="x", onnx_name=x)
+    signature.outputs.add(alias="y", onnx_name=y)
+    signature.batching.batchable = signature.batching.derived = True
+    return signature
+
+
+def write_batched(folder: Path, parameters: str) -> None:
     """A model that brings TensorFlow Serving's batching parameters."""
     manifest = write_package(folder)
+    (folder / "batching_params.pbtxt").write_text(parameters)
+    write_manifest(folder, manifest)
+
+
+def write_dropping(folder: Path) -> None:
+    """A model whose manifest errs: how many rows it answers with depends on what is in them."""
+    folder.mkdir(parents=True)
+    single = onnx.TensorProto.FLOAT
+    nodes = [
+        helper.make_node("ReduceMin", ["x", "one"], ["least"], keepdims=0),
+        helper.make_node("GreaterOrEqual", ["least", "zero"], ["kept"]),
+        helper.make_node("Compress", ["x", "kept"], ["y"], axis=0),
+    ]
+    ins = [helper.make_tensor_value_info("x", single, ["n", WIDTH])]
+    outs = [helper.make_tensor_value_info("y", single, ["m", WIDTH])]
+    constants = [
+        helper.make_tensor("one", onnx.TensorProto.INT64, [1], [1]),
+        helper.make_tensor("zero", single, [], [0.0]),
+    ]
+    graph = helper.make_graph(nodes, "dropping", ins, outs, constants)
+    onnx.save(helper.make_model(graph, opset_imports=OPSETS, ir_version=8), folder / "model.onnx")
+    manifest = package_pb2.ModelPackage(schema_version=1, opset=18)
+    signature = _rows_to_rows(manifest, "x", "y")
+    x = np.ones((2, WIDTH), np.float32)
+    save_arrays(folder / "golden.npz", add_golden(signature, {"x": x}, {"y": x}))
+    signature.golden[0].batch = len(x)
     (folder / "batching_params.pbtxt").write_text("max_batch_size { value: 4 } allowed_batch_sizes: [2, 4]")
     write_manifest(folder, manifest)
 

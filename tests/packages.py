@@ -148,7 +148,7 @@ def write_slow_package(folder: Path, seconds: float) -> None:
     inner = (random.standard_normal((_BREADTH, _BREADTH)) / np.sqrt(_BREADTH)).astype(np.float32)
     outer = np.eye(WIDTH, _BREADTH, dtype=np.float32)
     layers = 8
-    while _seconds_of(model := _matmuls(layers, outer, inner)) < 1.2 * seconds:
+    while seconds_of(model := _matmuls(layers, outer, inner)) < 1.2 * seconds:
         layers *= 2
     folder.mkdir(parents=True)
     onnx.save(model, folder / "model.onnx")
@@ -185,7 +185,7 @@ def _matmuls(layers: int, outer: Array, inner: Array) -> onnx.ModelProto:
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=8)
 
 
-def _seconds_of(model: onnx.ModelProto) -> float:
+def seconds_of(model: onnx.ModelProto) -> float:
     """How long a run takes at the least, of several."""
     with tempfile.TemporaryDirectory() as name:
         path = Path(name) / "model.onnx"

@@ -1,7 +1,7 @@
 """A server of two engines in the test's own process, and its status page."""
 
-from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -83,7 +83,7 @@ def site(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
         policies.append(Explains())
         return policies[-1]
 
-    def room(_config: ServerConfig, _backends: object) -> EngineRoom:
+    def room() -> EngineRoom:
         backends: list[Backend] = [
             OnnxRuntimeBackend("cpu", threads=1),
             FakeBackend(right, OTHER),
@@ -91,15 +91,30 @@ def site(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
         ]
         return EngineRoom(backends, lambda _: BatchingParameters(max_batch_size=4), make_policy, Decisions(None))
 
-    monkeypatch.setattr(app, "engine_room", room)
+    with (
+        furnished(folder, monkeypatch, room) as server,
+        grpc.insecure_channel(f"127.0.0.1:{server.port}") as channel,
+    ):
+        yield Site(server, f"http://127.0.0.1:{server.metrics_port}/", policies[0], channel)
+
+
+@contextmanager
+def furnished(folder: Path, monkeypatch: pytest.MonkeyPatch, room: Callable[[], EngineRoom]) -> Iterator[app.Server]:
+    """A server with the engine room given, of the models "affine" and "broken".
+
+    It is there once OTHER is proved for "affine", and BAD rejected.
+    """
+
+    def made(_config: ServerConfig, _backends: object) -> EngineRoom:
+        return room()
+
+    monkeypatch.setattr(app, "engine_room", made)
     write_package(folder / "affine" / "1")
     write_package(folder / "broken" / "1")
     (folder / "broken" / "1" / "golden.npz").write_bytes(b"damaged")
-    with ExitStack() as stack:
-        server = stack.enter_context(running(folder, metrics_port=0))
+    with running(folder, metrics_port=0) as server:
         _wait_for_candidates(server)
-        channel = stack.enter_context(grpc.insecure_channel(f"127.0.0.1:{server.port}"))
-        yield Site(server, f"http://127.0.0.1:{server.metrics_port}/", policies[0], channel)
+        yield server
 
 
 def _wait_for_candidates(server: app.Server) -> None:

@@ -1,5 +1,6 @@
 """Servers in the test's own process, and a client that calls them with bytes."""
 
+import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -62,3 +63,11 @@ def code_of(channel: grpc.Channel, **options: Any) -> tuple[grpc.StatusCode, str
     except grpc.RpcError as error:
         return error.code(), error.details()
     return grpc.StatusCode.OK, ""
+
+
+def writing_end(pipe: Path) -> int | None:
+    """A pipe's other end, once there is somebody who reads."""
+    try:
+        return os.open(pipe, os.O_WRONLY | os.O_NONBLOCK)
+    except OSError:
+        return None

@@ -4,13 +4,20 @@ Pure. A machine that others use too slows down what runs together alike, so rati
 of medians.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
 
 RESAMPLES: Final = 2000
+REFERENCES: Final[Mapping[str, Mapping[str, str]]] = {
+    "native": {"torch-cpu": "native-compiled", "torch-cpu-bf16": "native-compiled-bf16"},
+    "native_autocast": {"torch-cpu-bf16": "native-compiled-autocast-bf16"},
+}
+"""By the key of a ratio: our compiled modules, and the native model each must be as fast as.
+
+Ours computes in bfloat16 where autocast does: that is the second; the first is what people write."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,40 +59,43 @@ def summarise(samples: Mapping[str, Sequence[float]]) -> dict[str, Any]:
     return rows
 
 
-def references(names: Sequence[str]) -> dict[str, str]:
-    """By contender, the native one that it must be as fast as: compiled in the same precision, if it takes part."""
-    wanted = {"torch-cpu": "native-compiled", "torch-cpu-bf16": "native-compiled-bf16"}
-    return {name: native for name, native in wanted.items() if name in names and native in names}
+def references(names: Sequence[str]) -> dict[str, dict[str, str]]:
+    """REFERENCES, of those that take part."""
+    return {
+        key: {ours: native for ours, native in pairs.items() if ours in names and native in names}
+        for key, pairs in REFERENCES.items()
+    }
 
 
 def table(rows: Sequence[Mapping[str, Any]]) -> str:
     """Markdown: a line for each contender, by batch its median and how many times as fast as TensorFlow that is."""
-    return _by_contender(rows, "tensorflow", [f"batch {row['batch']}, ms (times TensorFlow)" for row in rows], _median)
+    lines = _head([f"batch {row['batch']}, ms (times TensorFlow)" for row in rows])
+    for name in rows[0]["contenders"]:
+        figures = [row["contenders"][name] for row in rows]
+        cells = [_median(figure) for figure in figures]
+        lines.append(f"| {name} | {' | '.join(cells)} |")
+    return "\n".join(lines)
 
 
 def natives(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Markdown: a line for each of our compiled modules, by batch how many times as fast as the native one it is."""
-    heads = [f"batch {row['batch']}, times the compiled native model" for row in rows]
-    return _by_contender(rows, "native", heads, lambda _, ratio: ratio, only_compared=True)
+    """Markdown: a line for each pair of REFERENCES, by batch how many times as fast as the native model ours is."""
+    lines = _head([f"batch {row['batch']}, times the compiled native model" for row in rows])
+    for key, pairs in REFERENCES.items():
+        for ours, native in pairs.items():
+            cells = [_ratio(row["contenders"].get(ours, {}), key) for row in rows]
+            if any(cells):
+                lines.append(f"| {ours} / {native} | {' | '.join(cells)} |")
+    return "\n".join(lines)
 
 
-def _median(figure: Mapping[str, Any], ratio: str) -> str:
+def _head(heads: Sequence[str]) -> list[str]:
+    return [f"| | {' | '.join(heads)} |", "|---" * (1 + len(heads)) + "|"]
+
+
+def _median(figure: Mapping[str, Any]) -> str:
+    ratio = _ratio(figure, "tensorflow")
     return f"{figure['median_ms']:.1f}" + (f", {ratio}" if ratio else "")
 
 
-def _by_contender(
-    rows: Sequence[Mapping[str, Any]],
-    key: str,
-    heads: Sequence[str],
-    cell: Callable[[Mapping[str, Any], str], str],
-    *,
-    only_compared: bool = False,
-) -> str:
-    lines = [f"| | {' | '.join(heads)} |", "|---" * (1 + len(rows)) + "|"]
-    for name in rows[0]["contenders"]:
-        figures = [row["contenders"][name] for row in rows]
-        ratios = [str(Ratio(*figure[key])) if key in figure else "" for figure in figures]
-        if any(ratios) or not only_compared:
-            cells = [cell(figure, ratio) for figure, ratio in zip(figures, ratios, strict=True)]
-            lines.append(f"| {name} | {' | '.join(cells)} |")
-    return "\n".join(lines)
+def _ratio(figure: Mapping[str, Any], key: str) -> str:
+    return str(Ratio(*figure[key])) if key in figure else ""

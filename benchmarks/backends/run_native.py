@@ -2,9 +2,10 @@
 
 native-eager, native-compiled          float32
 native-eager-bf16, …-compiled-bf16     the weights cast to bfloat16, as `from_pretrained(torch_dtype=…)` does
-native-autocast-bf16                   weights in float32, torch.autocast
+native-autocast-bf16, native-compiled-autocast-bf16    weights in float32, torch.autocast
 
-Compiled means ahead of time by AOTInductor with frozen weights and a dynamic batch, as our own module is.
+Compiled means ahead of time by AOTInductor with frozen weights and a dynamic batch, as our own module is. That one
+computes in bfloat16 where autocast does: native-compiled-autocast-bf16 is what is compiled the same way.
 """
 
 import json
@@ -25,7 +26,10 @@ from transformers.modeling_tf_pytorch_utils import (
 from benchmarks.backends.contender import Run
 from server.arrays import Array, load_arrays
 
-NAMES: Final = ("native-eager", "native-compiled", "native-eager-bf16", "native-compiled-bf16", "native-autocast-bf16")
+NAMES: Final = (
+    "native-eager", "native-compiled", "native-eager-bf16", "native-compiled-bf16", "native-autocast-bf16",
+    "native-compiled-autocast-bf16",
+)  # fmt: skip
 
 
 class Logits(torch.nn.Module):
@@ -91,7 +95,13 @@ def _compiled(module: Logits, folder: Path, name: str) -> Callable[[torch.Tensor
 
 
 def load(name: str, model: str, folder: Path) -> Run:  # noqa: ARG001 - the folder has one model
-    """Make the contender of that name, compiling it if it is not in the folder's cache."""
+    """Make the contender of that name, compiling it if it is not in the folder's cache.
+
+    Raises:
+        LookupError: there is none of that name.
+    """
+    if name not in NAMES:
+        raise LookupError(f"{name}: there is no native model of that name")
     dtype = torch.bfloat16 if name.endswith("-bf16") else torch.float32
     module = Logits(build(folder), dtype, autocast="autocast" in name)
     function: Callable[[torch.Tensor], torch.Tensor] = module

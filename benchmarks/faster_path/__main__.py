@@ -58,15 +58,17 @@ def run(part: str, folder: Path) -> dict[str, Any]:
         client = Client(channel, model)
         absent = wait_for_backends(client, _PREPARING_SECONDS)
         wait_for_calibration(client, _CALIBRATING_SECONDS)
-        rows = [measured_row(client, size, request_of(repository, model, size)) for size in ROWS]
+        rows = measured_rows(client, {size: request_of(repository, model, size) for size in ROWS})
     return {"model": model, "precision": precision, "load_before": load, "absent": absent, "rows": rows}
 
 
-def measured_row(client: Client, size: int, request: bytes) -> dict[str, Any]:
-    """One batch size, settled and measured."""
+def measured_rows(client: Client, requests: Mapping[int, bytes]) -> list[dict[str, Any]]:
+    """All batch sizes, measured once each has settled: what is pinned in one teaches the server about the others."""
     pace = _PACES.get(client.model, Pace())
-    settled = settle(client, size, request, pace)
-    return {"size": size, "settled": settled, **asdict(measure(client, size, request, pace))}
+    choices = {size: settle(client, size, request, pace) for size, request in requests.items()}
+    return [
+        {"size": size, **asdict(measure(client, request, pace, choices[size]))} for size, request in requests.items()
+    ]
 
 
 def render(text: str, parts: Mapping[str, Mapping[str, Any]]) -> str:

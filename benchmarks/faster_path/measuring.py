@@ -1,4 +1,4 @@
-"""Times as a client sees them, of one server process: each backend pinned in turn, and the server's own choice.
+"""Times as a client sees them, of one server process: what it chose by itself, and each backend pinned in turn.
 
 One client sends the same request again as soon as it is answered, so a batch is what one request holds.
 """
@@ -29,7 +29,7 @@ _BATCHING: Final = "max_batch_size { value: 16 } allowed_batch_sizes: 1 allowed_
 
 _CALL_SECONDS = 300.0
 _POLL_SECONDS = 0.25
-_UNDECIDED = frozenset({"waiting", "preparing"})
+_UNDECIDED = frozenset({"waiting", "preparing", "proving"})
 _QUIET_SECONDS = 3.5  # the calibrator looks each second
 _LEAST = 8  # batches of a settled choice
 
@@ -140,8 +140,16 @@ def wait_for_calibration(client: Client, seconds: float) -> None:
         time.sleep(_POLL_SECONDS)
 
 
-def settle(client: Client, rows: int, request: bytes, pace: Pace) -> bool:
-    """Send requests until the choice has stayed for a while; returns whether it did before time was up."""
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """The backend that answers, before the client has pinned any; and whether it had stayed the same for a while."""
+
+    backend: str
+    settled: bool = True
+
+
+def settle(client: Client, rows: int, request: bytes, pace: Pace) -> Choice:
+    """Send requests until the choice has stayed for a while, or time is up; nothing may have been pinned before."""
     end, kept, last = time.monotonic() + pace.settling, 0, ""
     begin = time.monotonic()
     while time.monotonic() < end:
@@ -149,38 +157,35 @@ def settle(client: Client, rows: int, request: bytes, pace: Pace) -> bool:
         now = client.selected(rows)
         kept, last = (kept + sent, now) if now == last else (0, now)
         if kept >= _LEAST and time.monotonic() - begin >= 4 * pace.seconds:
-            return True
-    return False
+            return Choice(now)
+    return Choice(last, settled=False)
 
 
-def measure(client: Client, rows: int, request: bytes, pace: Pace, choice: Sequence[str] = ()) -> Measured:
-    """Take the times of one batch size: in each round a turn of every backend alone and one of the choice.
+def measure(client: Client, request: bytes, pace: Pace, choice: Choice, pinned: Sequence[str] = ()) -> Measured:
+    """Take the times of one batch size: in each round a turn of every backend alone and one of what is judged.
+
+    Pinned runs teach the server which backend is quick, for free. So its choice is settled before, in every batch size.
 
     Args:
         client: Of the server and the model.
-        rows: Of the request.
         request: The same for all.
         pace: How long.
-        choice: What is judged: the server's own, or pinned backends.
+        choice: What is judged: what the server had chosen before anything was pinned.
+        pinned: Prefer these backends while it serves, to judge a server that always does.
     """
     (signature,) = client.overview()["signatures"]
     backends = [one["backend"] for one in signature["buckets"][0]["backends"]]
     alone: dict[str, list[float]] = {name: [] for name in backends}
     chosen: list[float] = []
-    selected: list[str] = []
     for number in range(pace.rounds):
         for name in _turned([*backends, ""], number):
-            client.pin([name] if name else choice)
+            client.pin([name] if name else pinned)
             taken = client.turn(request, pace.seconds)
             # The first third warms up what another backend has pushed out of the caches.
             typical = median(taken[len(taken) // 3 :])
-            if name:
-                alone[name].append(typical)
-            else:
-                chosen.append(typical)
-                selected.append(client.selected(rows))
+            (alone[name] if name else chosen).append(typical)
     client.pin(())
-    return Measured(alone, chosen, selected)
+    return Measured(alone, chosen, choice.backend, choice.settled)
 
 
 def request_of(repository: Path, model: str, rows: int) -> bytes:

@@ -12,7 +12,7 @@ Part = Mapping[str, Any]
 
 def measured_of(row: Mapping[str, Any]) -> Measured:
     """The times of one batch size."""
-    return Measured(row["alone"], row["chosen"], row["selected"])
+    return Measured(row["alone"], row["chosen"], row["selected"], row["settled"])
 
 
 def verdicts(parts: Mapping[str, Part]) -> Iterator[tuple[str, Part, Mapping[str, Any], Verdict]]:
@@ -54,8 +54,8 @@ def losses(parts: Mapping[str, Part], precision: str) -> dict[str, list[tuple[fl
 def wrong(parts: Mapping[str, Part]) -> list[str]:
     """The choices that do not hold, in words."""
     return [
-        f"{name}, {row['size']}: {verdict.selected} was selected, {verdict.fastest} is the fastest, "
-        f"{verdict.ratio} times its time"
+        f"{name}, {row['size']}: {_selected(row)} was selected, {verdict.fastest} is the fastest, "
+        f"served in {verdict.ratio} times its time"
         for name, _, row, verdict in verdicts(parts)
         if not verdict.holds
     ]
@@ -74,12 +74,14 @@ def blind(parts: Mapping[str, Part]) -> list[str]:
 
 def table(parts: Mapping[str, Part]) -> str:
     """Markdown: a line for each model, precision and batch size, and what each single backend would have lost."""
+    if not parts:
+        return "Nothing is measured yet by this rule."
     names = list(dict.fromkeys(backend for part in parts.values() for row in part["rows"] for backend in row["alone"]))
     lines = _heading(["model", "precision", "rows", *names, "selected", "served", "ratio (95 %)", "holds"])
     for _, part, row, verdict in verdicts(parts):
         cells = [part["model"], part["precision"], str(row["size"])]
         cells += [_alone(name, row, verdict) for name in names]
-        cells += [verdict.selected, _milliseconds(row["chosen"]), str(verdict.ratio), "yes" if verdict.holds else "NO"]
+        cells += [_selected(row), _milliseconds(row["chosen"]), str(verdict.ratio), "yes" if verdict.holds else "NO"]
         lines.append(f"| {' | '.join(cells)} |")
     lines += ["", *_heading(["precision", "always", "fails", "worst"])]
     for precision in dict.fromkeys(part["precision"] for part in parts.values()):
@@ -92,6 +94,10 @@ def table(parts: Mapping[str, Part]) -> str:
 
 def _heading(names: Sequence[str]) -> list[str]:
     return [f"| {' | '.join(names)} |", "|---" * len(names) + "|"]
+
+
+def _selected(row: Mapping[str, Any]) -> str:
+    return str(row["selected"]) + ("" if row["settled"] else " (not settled)")
 
 
 def _alone(name: str, row: Mapping[str, Any], verdict: Verdict) -> str:

@@ -2,9 +2,9 @@
 
 The server's own backends for the processor, CUDA and TensorRT load a converted package (`--package`), or ViT-Base with
 weights made of a seed; each answer is held against the package's golden ones by the server's own rules, or against
-those of the processor, float32 being float32 (no TF32); then they answer by turns, batch by batch, from arrays to
-arrays. What the machine lacks is said first, with what to install. It ends itself in time (`--seconds`), with what
-it has. `--providers cpu` runs without a GPU.
+those of the processor, float32 being float32 and TF32 a backend of its own; then they answer by turns, batch by batch,
+from arrays to arrays. What the machine lacks is said first, with what to install. It ends itself in time (`--seconds`),
+with what it has. `--providers cpu` runs without a GPU.
 """
 
 import argparse
@@ -119,10 +119,12 @@ class Providers:
 
 
 def backends(provider: str, precisions: list[Precision], cache: Path, seconds: float) -> list[Backend]:
-    """The server's backends of a provider: the precisions are TensorRT's, the others compute as the graph says."""
+    """The server's backends of a provider: the precisions are TensorRT's; CUDA computes in float32 and in TF32."""
     if provider == "tensorrt":
         return [TensorRtBackend(cache, precision=one, build_seconds=seconds) for one in precisions]
-    return [OnnxRuntimeBackend("cuda" if provider == "cuda" else "cpu")]
+    if provider == "cuda":
+        return [OnnxRuntimeBackend("cuda", precision=one) for one in (Precision.FP32, Precision.TF32)]
+    return [OnnxRuntimeBackend("cpu")]
 
 
 def measure(options: argparse.Namespace, folder: Path, steps: Steps) -> dict[str, Any]:
@@ -177,7 +179,7 @@ def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--package", type=Path, help="REPOSITORY/NAME/VERSION; without it ViT-Base of seeded weights")
     parser.add_argument("--providers", default=",".join(PROVIDERS), help="with commas")
-    parser.add_argument("--precisions", default="fp32,fp16", help="of TensorRT: fp32, bf16, fp16, with commas")
+    parser.add_argument("--precisions", default="fp32,fp16", help="of TensorRT: fp32, tf32, bf16, fp16, with commas")
     parser.add_argument("--batches", default="1,4,16,64")
     parser.add_argument("--rounds", type=int, default=31)
     parser.add_argument("--layers", type=int, default=12, choices=range(1, 13), metavar="1-12", help="of ViT-Base")

@@ -39,7 +39,7 @@ def compare_backends(
     signature: Annotated[str, typer.Option(help="Its signature.")] = DEFAULT_SIGNATURE,
     batches: Annotated[str, typer.Option(help="Numbers of rows.", metavar="N,...")] = "1,4,16",
     backends: Annotated[str, typer.Option(help="auto, or names with commas.", metavar="NAMES")] = "auto",
-    precision: Annotated[str, typer.Option(help="fp32, bf16, fp16 or fastest.")] = "fp32",
+    precision: Annotated[str, typer.Option(help="fp32, tf32, bf16, fp16 or fastest.")] = "fp32",
     device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
     threads: Annotated[int, typer.Option(help="Threads of a run; 0 is one per core.", min=0)] = 0,
     rounds: Annotated[int, typer.Option(help="Counted runs of each.", min=3)] = 20,

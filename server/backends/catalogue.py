@@ -23,14 +23,18 @@ AUTO = "auto"
 _AUTOMATIC = (ONNX_RUNTIME, OPENVINO, TORCH)
 _TENSORRT_LIBRARY = "libnvinfer.so.10"  # what ONNX Runtime's provider is linked with
 _EXTRAS = {OPENVINO: ("openvino",), TORCH: ("torch", "onnx", "onnx2torch")}
-_PRECISIONS: Mapping[str, tuple[Precision, ...]] = {
+PRECISIONS: Mapping[str, tuple[Precision, ...]] = {
     "fp32": (Precision.FP32,),
+    "tf32": (Precision.FP32, Precision.TF32),
     "bf16": (Precision.FP32, Precision.BF16),
     "fp16": (Precision.FP32, Precision.FP16),
-    "fastest": (Precision.FP32, Precision.BF16, Precision.FP16),
+    "fastest": (Precision.FP32, Precision.TF32, Precision.BF16, Precision.FP16),
 }
+"""What each word allows to compute in."""
+
 # What Linux calls a processor's own arithmetic on each, on x86 and on Arm; emulated, they would only be slow.
 _FLAGS: Mapping[Precision, frozenset[str]] = {
+    Precision.TF32: frozenset(),  # GPUs alone have it
     Precision.BF16: frozenset({"avx512_bf16", "amx_bf16", "avx_ne_convert", "bf16"}),
     Precision.FP16: frozenset({"avx512_fp16", "amx_fp16", "asimdhp"}),
 }
@@ -49,7 +53,7 @@ def offered(names: str, precision: str, *, device: Device, threads: int, cache: 
 
     Args:
         names: "auto" for all that need no naming, or families with commas; the first answers from the start.
-        precision: "fp32", "bf16", "fp16" or "fastest": what may be computed in besides float32.
+        precision: Words of PRECISIONS with commas: what may be computed in.
         device: Where.
         threads: Of a run; 0 is one per physical core.
         cache: Folder for what is compiled.
@@ -60,11 +64,13 @@ def offered(names: str, precision: str, *, device: Device, threads: int, cache: 
     wanted = _AUTOMATIC if names == AUTO else tuple(dict.fromkeys(name.strip() for name in names.split(",")))
     if unknown := [name for name in wanted if name not in FAMILIES]:
         raise InvalidRequest(f"there is no backend {unknown[0]!r}; there are {', '.join(FAMILIES)}, or {AUTO} for all")
-    if precision not in _PRECISIONS:
-        raise InvalidRequest(f"there is no precision {precision!r}; there are {', '.join(_PRECISIONS)}")
+    words = precision.split(",")
+    if unknown := [word for word in words if word not in PRECISIONS]:
+        raise InvalidRequest(f"there is no precision {unknown[0]!r}; there are {', '.join(PRECISIONS)}")
+    precisions = [each for each in Precision if any(each in PRECISIONS[word] for word in words)]
     offer = Offer()
     for family in wanted:
-        for each in _PRECISIONS[precision]:
+        for each in precisions:
             if each in _MAKERS[family].precisions:
                 _try(offer, family, each, device, threads, cache)
     if not offer.backends:
@@ -106,8 +112,8 @@ def processor_flags() -> frozenset[str]:
     return frozenset(next((line.partition(":")[2] for line in lines if line.startswith(key)), "").split())
 
 
-def _onnx_runtime(_precision: Precision, device: Device, threads: int, _cache: Path) -> Backend:
-    return OnnxRuntimeBackend(device, threads=threads)
+def _onnx_runtime(precision: Precision, device: Device, threads: int, _cache: Path) -> Backend:
+    return OnnxRuntimeBackend(device, precision=precision, threads=threads)
 
 
 def _openvino(precision: Precision, _device: Device, threads: int, _cache: Path) -> Backend:
@@ -136,8 +142,9 @@ class _Maker:
 
 
 _MAKERS: Mapping[str, _Maker] = {
-    ONNX_RUNTIME: _Maker(_onnx_runtime, ("cpu", "cuda"), (Precision.FP32,)),
+    ONNX_RUNTIME: _Maker(_onnx_runtime, ("cpu", "cuda"), (Precision.FP32, Precision.TF32)),
     OPENVINO: _Maker(_openvino, ("cpu",), (Precision.FP32, Precision.BF16, Precision.FP16)),
-    TENSORRT: _Maker(_tensorrt, ("cuda",), (Precision.FP32, Precision.BF16, Precision.FP16)),
+    TENSORRT: _Maker(_tensorrt, ("cuda",), tuple(Precision)),
+    # Libtorch's switch for TF32 is one for the whole process, so its float32 could not stay exact beside it.
     TORCH: _Maker(_torch, ("cpu", "cuda"), (Precision.FP32, Precision.BF16, Precision.FP16)),
 }

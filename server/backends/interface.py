@@ -5,10 +5,10 @@ A backend turns an ONNX file into something that runs; it knows nothing of reque
 
 import enum
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from server.arrays import Array
 
@@ -17,6 +17,7 @@ class Precision(enum.StrEnum):
     """What a backend computes in, where the graph says float32."""
 
     FP32 = "fp32"
+    TF32 = "tf32"  # float32 whose products take 10 bits of each number: of NVIDIA's GPUs
     BF16 = "bf16"
     FP16 = "fp16"
 
@@ -60,6 +61,26 @@ class LoadedGraph(Protocol):
 
     def close(self) -> None:
         """Free what the graph holds. No run may be under way, none may follow."""
+        ...
+
+
+Batch = tuple[Mapping[str, Array], Sequence[str]]
+"""What `LoadedGraph.run` takes."""
+
+
+@runtime_checkable
+class Tunable(Protocol):
+    """A loaded graph that can choose how it runs, once there is something to try it with."""
+
+    def tune(self, batches: Iterable[Batch]) -> bool:
+        """Choose, by trying; once for each signature, before anything else runs, on the cores that requests will have.
+
+        Args:
+            batches: Of one signature, smaller ones first, all answered before. They are made as they are asked for.
+
+        Returns:
+            Whether some of them are run in another way now, so that what was proved before says nothing of it.
+        """
         ...
 
 

@@ -11,9 +11,11 @@ import io
 import logging
 import os
 import re
+import sys
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 import ml_dtypes
@@ -29,7 +31,8 @@ from onnxruntime.capi import onnxruntime_pybind11_state as ort_errors
 from protos.tensorflow import tensor_pb2
 from server.arrays import Array
 from server.backends.cores import physical_cores
-from server.backends.interface import GraphSpec, Precision, TensorPort
+from server.backends.interface import GraphSpec, LoadedGraph, Precision, TensorPort
+from server.backends.one_thread import MaybeOnOneThread
 from server.errors import GraphNotLoadable, InvalidRequest, OutOfMemory, RunFailed, SegueError, UnreadableText
 
 logger = logging.getLogger(__name__)
@@ -132,9 +135,12 @@ VERSION: str = ort.__version__
 Provider = str | tuple[str, Mapping[str, str]]
 """An execution provider's name, perhaps with options."""
 
-# By default products of float32 matrices are computed with 10 bits of their numbers there (TF32).
-CUDA: Provider = ("CUDAExecutionProvider", {"use_tf32": "0"})
 CPU: Provider = "CPUExecutionProvider"
+
+
+def cuda(precision: Precision) -> Provider:
+    """CUDA. By default it takes 10 bits of the numbers in float32 products (TF32): only where that is the precision."""
+    return "CUDAExecutionProvider", {"use_tf32": "1" if precision is Precision.TF32 else "0"}
 
 
 def open_session(graph: GraphSpec, providers: Sequence[Provider], threads: int = 0) -> ort.InferenceSession:
@@ -195,36 +201,61 @@ def session_options(threads: int = 0) -> ort.SessionOptions:
     return options
 
 
+# A package that is larger is not loaded twice: its weights would take that memory once more.
+_SMALL_BYTES = 16 << 20
+
+
 class OnnxRuntimeBackend:
     """ONNX Runtime on one device."""
 
-    precision = Precision.FP32
-
-    def __init__(self, device: Device = "cpu", *, threads: int = 0, variant: str = "") -> None:
+    def __init__(
+        self,
+        device: Device = "cpu",
+        *,
+        precision: Precision = Precision.FP32,
+        threads: int = 0,
+        variant: str = "",
+    ) -> None:
         """Make a backend.
 
         Args:
             device: "cuda" places what it can on the first GPU and the rest on the CPU.
-            threads: threads within one operator; 0 means one per core that this process may use.
+            precision: FP32, or on CUDA TF32; it tells backends apart by name, too.
+            threads: threads within one operator; 0 means one per core that this process may use, and one alone for
+                small batches of small graphs where that is faster.
             variant: What tells it from another of the same device, for its name.
         """
         self.device = device
+        self.precision = precision
         # Now, and not while a version loads, which may be in a thread that leaves cores to others.
         self._threads = threads or physical_cores()
+        self._may_choose = device == "cpu" and threads == 0 and self._threads > 1
         self._variant = variant
 
     @property
     def name(self) -> str:
         """The metric label."""
-        return f"onnxruntime-{self.device}" + (f"-{self._variant}" if self._variant else "")
+        lower = "" if self.precision is Precision.FP32 else f"-{self.precision.value}"
+        return f"onnxruntime-{self.device}{lower}" + (f"-{self._variant}" if self._variant else "")
 
     def prepare(self, graph: GraphSpec, stop: threading.Event) -> None:
         """Nothing needs to be made: the session is made in a moment; see Backend.prepare."""
 
-    def load(self, graph: GraphSpec) -> OnnxRuntimeGraph:
+    def load(self, graph: GraphSpec) -> LoadedGraph:
         """Create the session and check that its ports are the package's; see Backend.load."""
-        providers = [CUDA, CPU] if self.device == "cuda" else [CPU]
-        return OnnxRuntimeGraph(open_session(graph, providers, self._threads), graph)
+        providers = [cuda(self.precision), CPU] if self.device == "cuda" else [CPU]
+        loaded = OnnxRuntimeGraph(open_session(graph, providers, self._threads), graph)
+        if self._may_choose and _bytes_beside(graph.path) <= _SMALL_BYTES:
+            return MaybeOnOneThread(loaded, lambda: OnnxRuntimeGraph(open_session(graph, [CPU], threads=1), graph))
+        return loaded
+
+
+def _bytes_beside(path: Path) -> int:
+    """What a package's files take, weights outside of the ONNX file included; much if they cannot be looked at."""
+    try:
+        return sum(file.stat().st_size for file in path.parent.iterdir())
+    except OSError:
+        return sys.maxsize
 
 
 @dataclass(frozen=True, slots=True)

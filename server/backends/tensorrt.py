@@ -23,7 +23,7 @@ from typing import Final
 from server.arrays import Array
 from server.backends.gpu import gpu_identity
 from server.backends.interface import GraphSpec, LoadedGraph, Precision, TensorPort
-from server.backends.onnx_runtime import CPU, CUDA, VERSION, OnnxRuntimeGraph, Provider, input_shapes, open_session
+from server.backends.onnx_runtime import CPU, VERSION, OnnxRuntimeGraph, Provider, cuda, input_shapes, open_session
 from server.errors import GraphNotLoadable, LeftToOthers
 
 _PROVIDER: Final = "TensorrtExecutionProvider"
@@ -36,6 +36,7 @@ _DONE: Final = "done"
 
 _PRECISION_OPTIONS: Final[Mapping[Precision, Mapping[str, str]]] = {
     Precision.FP32: {},
+    Precision.TF32: {},  # what it does unless the environment forbids it
     Precision.BF16: {"trt_bf16_enable": "1"},
     # Sums of squares leave float16's range.
     Precision.FP16: {"trt_fp16_enable": "1", "trt_layer_norm_fp32_fallback": "1"},
@@ -45,7 +46,7 @@ _PRECISION_OPTIONS: Final[Mapping[Precision, Mapping[str, str]]] = {
 class TensorRtGraph:
     """A session whose engine is built, for batches that the engine's profile covers."""
 
-    def __init__(self, graph: OnnxRuntimeGraph) -> None:
+    def __init__(self, graph: LoadedGraph) -> None:
         self._graph = graph
 
     def run(self, inputs: Mapping[str, Array], outputs: Sequence[str]) -> list[Array]:
@@ -104,7 +105,7 @@ class TensorRtBackend:
             msg = f"the TensorRT engine of {graph.path.name} is not built"
             raise GraphNotLoadable(msg)
         options: dict[str, str] = json.loads((folder / _DONE).read_text(encoding="utf-8"))
-        session = open_session(graph, providers(folder, options))
+        session = open_session(graph, providers(folder, options, self.precision))
         return TensorRtGraph(OnnxRuntimeGraph(session, graph))
 
     def _folder(self, graph: GraphSpec) -> Path:
@@ -175,7 +176,7 @@ def engine_options(graph: GraphSpec, precision: Precision) -> dict[str, str]:
     return options
 
 
-def providers(folder: Path, options: Mapping[str, str]) -> list[Provider]:
+def providers(folder: Path, options: Mapping[str, str], precision: Precision) -> list[Provider]:
     """What a session is created with: TensorRT with its engines in the folder, then CUDA, then the CPU."""
     caches = {
         "trt_engine_cache_enable": "1",
@@ -183,7 +184,7 @@ def providers(folder: Path, options: Mapping[str, str]) -> list[Provider]:
         "trt_timing_cache_enable": "1",
         "trt_timing_cache_path": str(folder),
     }
-    return [(_PROVIDER, {**caches, **options}), CUDA, CPU]
+    return [(_PROVIDER, {**caches, **options}), cuda(precision), CPU]
 
 
 def _profile(name: str, shape: Sequence[int | None], rows: int) -> str:
@@ -211,9 +212,10 @@ def main(argv: Sequence[str]) -> None:
     _end_with_parent()
     inputs, outputs = (tuple(TensorPort(*port) for port in side) for side in json.loads(options.ports))
     graph, folder = GraphSpec(Path(options.onnx), inputs, outputs), Path(options.folder)
+    precision = Precision(options.precision)
     try:
-        chosen = engine_options(graph, Precision(options.precision))
-        open_session(graph, providers(folder, chosen))
+        chosen = engine_options(graph, precision)
+        open_session(graph, providers(folder, chosen, precision))
     except GraphNotLoadable as error:
         sys.exit(error.message)
     (folder / _DONE).write_text(json.dumps(chosen), encoding="utf-8")

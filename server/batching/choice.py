@@ -74,4 +74,9 @@ def choose(
 
 def _default(max_batch_size: int, *, fixed_sizes: bool) -> BatchingParameters:
     sizes = bucketed(max_batch_size) if fixed_sizes else ()
-    return BatchingParameters(max_batch_size=max_batch_size, allowed_batch_sizes=sizes)
+    return BatchingParameters(
+        max_batch_size=max_batch_size,
+        allowed_batch_sizes=sizes,
+        # Nothing larger is run than was proved before the version serves, and others have their turn in between.
+        enable_large_batch_splitting=True,
+    )

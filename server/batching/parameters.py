@@ -18,6 +18,7 @@ DEFAULT_BATCH_SIZE: Final = 16
 _THEIR_BATCH_SIZE: Final = 1000  # SharedBatchScheduler::QueueOptions::input_batch_size_limit
 _JOINED: Final = 64  # rows joined if a file does not say how many: TensorFlow's 1,000 would take minutes to prove
 _THEIR_ENQUEUED: Final = 10  # SharedBatchScheduler::QueueOptions::max_enqueued_batches
+_THEIR_POOL: Final = "batch_threads"  # SharedBatchScheduler::Options::thread_pool_name
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,9 +38,11 @@ class BatchingParameters:
     pad_variable_length_inputs: bool = False
     """Whether requests of different lengths are joined, the shorter ones filled with their first element."""
     enable_large_batch_splitting: bool = False
-    """Whether a request of more rows than a batch is run in pieces."""
+    """Whether a request of more rows than a batch is run in pieces; else it is run as it is."""
     largest_request: int | None = None
-    """Requests of more rows are refused. None: a request of more rows than a batch is run as it is."""
+    """Requests of more rows are refused. None: no size is."""
+    thread_pool_name: str = _THEIR_POOL
+    """TensorFlow's name for what runs batches, with its default: a label of its metrics, and nothing else here."""
 
     def __post_init__(self) -> None:
         """Refuse parameters that cannot work."""
@@ -129,6 +132,7 @@ def from_message(given: FileParameters) -> BatchingParameters:
         pad_variable_length_inputs=given.pad_variable_length_inputs,
         enable_large_batch_splitting=splits,
         largest_request=limit,
+        thread_pool_name=given.thread_pool_name.value or _THEIR_POOL,
     )
 
 

@@ -4,22 +4,24 @@ A request that finds a place free runs at once, in its own thread, so nothing is
 whoever finishes a run hands its place to the oldest that waits, whose thread then takes with it what may be joined and
 runs that. There is no thread of the queue's own, and no delay unless one is configured.
 
-Only rows of equal form are joined, and only where their outputs wanted are the same. How a batch is run is in
-running.py, and how a request ends in waiting.py. Pure threads and numpy; the clock is passed in.
+Only rows of equal form are joined, and only where their outputs wanted are the same. A request with more rows than a
+batch waits in pieces, each of which may be joined as any request. How a batch is run is in running.py, how a request
+ends in waiting.py, and what a request in pieces is in pieces.py. Pure threads and numpy; the clock is passed in.
 """
 
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Hashable, Mapping, Sequence
-
-import numpy as np
+from contextlib import suppress
+from queue import Empty
 
 from server import calls
 from server.arrays import Array
 from server.batching import joining
 from server.batching.parameters import BatchingParameters
-from server.batching.running import Run, Runner
+from server.batching.pieces import Piece, Whole, helped
+from server.batching.running import Run, Runner, check_rows
 from server.batching.statistics import Snapshot, Statistics
 from server.batching.waiting import Waiting, expired
 from server.errors import InvalidRequest, QueueFull, RunFailed
@@ -58,14 +60,21 @@ class Batcher:
         self._arrived = threading.Condition(self._lock)
         self._queue: deque[Waiting] = deque()
         self._queued_rows = 0
+        self._room_taken = 0  # the same, but what is run as it is, however large, counts as one batch
         self._free = parameters.num_batch_threads
         self._gathering: set[Hashable] = set()
         self._statistics = Statistics()
+        self._short_run = 0.0
 
     @property
     def largest(self) -> int:
         """Rows of a batch at most."""
         return self._largest
+
+    @property
+    def pool(self) -> str:
+        """TensorFlow's name for what would run the batches."""
+        return self._parameters.thread_pool_name
 
     def snapshot(self) -> Snapshot:
         """What was counted so far."""
@@ -84,7 +93,8 @@ class Batcher:
         Args:
             feeds: Arrays by ONNX name, all with the same first dimension.
             outputs: ONNX names of the outputs wanted.
-            deadline: By the clock; a request that still waits then is not run.
+            deadline: By the clock; a request that still waits then, or so shortly before that no run would end in time,
+                is not run.
             cancelled: Asked before a request that has waited is run: whether nobody wants its answer any more.
 
         Raises:
@@ -121,9 +131,11 @@ class Batcher:
         if self._has_sizes:
             return self._run_filled_up(feeds, outputs, rows)
         try:
-            return self._run(feeds, outputs)
+            answers = self._run(feeds, outputs)
+            check_rows(answers, rows)
+            return answers
         finally:
-            self._leave(rows, 0)
+            self._leave(rows, 0, at_once=1)
 
     def _run_filled_up(self, feeds: Mapping[str, Array], outputs: Sequence[str], rows: int) -> list[Array]:
         """Run one request that has a place, with rows added up to the next allowed size; give the place up."""
@@ -131,39 +143,81 @@ class Batcher:
         try:
             return self._runner.filled_up(feeds, outputs, rows)
         finally:
-            self._leave(rows, size - rows)
+            self._leave(rows, size - rows, at_once=1)
 
     def _submit_large(
         self, feeds: Mapping[str, Array], outputs: Sequence[str], deadline: float, cancelled: Cancelled
     ) -> list[Array]:
         """A request that is larger than a batch: refused, run in pieces, or run as it is."""
-        parameters = self._parameters
         rows = next(iter(feeds.values())).shape[0]
-        limit, size = parameters.largest_request, parameters.max_batch_size
+        limit = self._parameters.largest_request
         if limit is not None and rows > limit:
             raise InvalidRequest(f"Task size {rows} is larger than maximum input batch size {limit}")
-        if not parameters.enable_large_batch_splitting:
-            answers = self._run(feeds, outputs)
-            with self._lock:
-                self._statistics.has_run(rows, 0)
-            return answers
-        with self._lock:
-            room = parameters.max_enqueued_batches * size - self._queued_rows
-        if rows > room:
-            raise QueueFull(f"{_FULL}; task size is {rows} but scheduling capacity is only {room}{self._capacity()}")
-        pieces = [
-            self.submit({n: a[i : i + size] for n, a in feeds.items()}, outputs, deadline, cancelled)
-            for i in range(0, rows, size)
-        ]
-        return [np.concatenate(parts) for parts in zip(*pieces, strict=True)]
+        if not self._parameters.enable_large_batch_splitting:
+            return self._submit_waiting(feeds, outputs, rows, deadline, cancelled)
+        # What is filled up for others would have an answer of another size than the request's other pieces.
+        form = object() if self._parameters.pad_variable_length_inputs else joining.form(feeds, any_length=False)
+        key = (form, tuple(outputs))
+        whole = Whole(feeds, outputs, deadline, cancelled, size=self._largest, key=key, since=self._clock())
+        return self._submit_whole(whole, rows)
 
-    def _capacity(self) -> str:
-        size = self._parameters.max_batch_size
-        batches, rest = divmod(self._queued_rows, size)
-        return (
-            f" (num_enqueued_batches={batches + 1}, max_enqueued_batches={self._parameters.max_enqueued_batches}, "
-            f"open_batch_size={rest}, max_execution_batch_size={size})"
-        )
+    def _submit_whole(self, whole: Whole, rows: int) -> list[Array]:
+        """A request in pieces. Nothing of it is left in the queue, or in work, when this returns.
+
+        Where no size of a request is refused, a few pieces wait at a time, so that none is too large for the queue and
+        others have their turn in between; else all of them, as in TensorFlow Serving.
+        """
+        parameters, waiting = self._parameters, whole.count
+        if parameters.largest_request is None:
+            waiting = min(waiting, parameters.num_batch_threads + 1, parameters.max_enqueued_batches)
+        with self._lock:
+            self._check_room(min(rows, waiting * self._largest))
+            self._enqueue_more(whole, waiting)
+        with helped(lambda: self._work_off(whole), min(whole.count, parameters.num_batch_threads) - 1):
+            self._work_off(whole)
+        if (call := calls.current()) is not None:
+            _tell(call, whole.started, whole.ran)
+        return whole.result()
+
+    def _work_off(self, whole: Whole) -> None:
+        """Run the pieces of a request that get a place, until none is left."""
+        while (piece := self._next(whole)) is not None:
+            if not piece.done:
+                try:
+                    self._lead(piece)
+                except Exception as error:  # noqa: BLE001 - the request's thread raises it when nothing is left
+                    with self._lock:
+                        whole.fail(error)
+            with self._lock:
+                if piece.done:
+                    whole.keep(piece)
+                if whole.failed:
+                    self._give_up(whole)
+                self._enqueue_more(whole, 1)
+                whole.let_go([piece])
+        whole.told.put(None)  # for the next thread
+
+    def _next(self, whole: Whole) -> Piece | None:
+        """A piece that has a place or has ended, None if none is left; what waits at the deadline is given up."""
+        with suppress(Empty):
+            return whole.told.get(timeout=self._patience(whole.deadline))
+        with self._lock:
+            if not whole.is_under_way():
+                whole.fail(expired())
+                self._give_up(whole)
+        return whole.told.get()  # what was taken at the last moment is waited for
+
+    def _give_up(self, whole: Whole) -> None:
+        """Take the pieces of a request that has failed out of the queue. Called with the lock held."""
+        waiting = whole.queued()
+        self._remove(waiting)
+        whole.let_go(waiting)
+
+    def _enqueue_more(self, whole: Whole, count: int) -> None:
+        """Put some more pieces at the end of the queue. Called with the lock held."""
+        for piece in whole.more(count):
+            self._append(piece)
+        self._hand_out()
 
     def _submit_waiting(
         self,
@@ -184,31 +238,49 @@ class Batcher:
         if leads or self._wait(item):
             self._lead(item)
         if (call := calls.current()) is not None:
-            call.started = item.started
-            if item.ran is not None:
-                call.run_on(*item.ran)
+            _tell(call, item.started, item.ran)
         return item.result()
 
     def _enqueue(self, item: Waiting) -> None:
         """Put at the end of the queue. Called with the lock held."""
-        parameters = self._parameters
-        room = parameters.max_enqueued_batches * parameters.max_batch_size
-        if self._queued_rows + item.rows > room:
-            batches = -(-self._queued_rows // parameters.max_batch_size)
-            raise QueueFull(
-                f"{_FULL}; currently {batches} batches enqueued and max_enqueued_batches is "
-                f"{parameters.max_enqueued_batches}"
-            )
+        self._check_room(min(item.rows, self._largest))
         item.wake.acquire()  # released by whoever answers the request or hands a place to it
+        self._append(item)
+
+    def _check_room(self, rows: int) -> None:
+        """Refuse rows that the queue has no room for, in TensorFlow's words. Called with the lock held."""
+        parameters = self._parameters
+        size, most = parameters.max_batch_size, parameters.max_enqueued_batches
+        room = most * size - self._room_taken
+        if rows <= room:
+            return
+        if parameters.enable_large_batch_splitting and parameters.largest_request is not None:
+            batches, rest = divmod(self._room_taken, size)
+            raise QueueFull(
+                f"{_FULL}; task size is {rows} but scheduling capacity is only {room} (num_enqueued_batches="
+                f"{batches + 1}, max_enqueued_batches={most}, open_batch_size={rest}, max_execution_batch_size={size})"
+            )
+        batches = -(-self._room_taken // size)
+        raise QueueFull(f"{_FULL}; currently {batches} batches enqueued and max_enqueued_batches is {most}")
+
+    def _append(self, item: Waiting) -> None:
         item.queued = True
         self._queue.append(item)
         self._queued_rows += item.rows
+        self._room_taken += min(item.rows, self._largest)
         self._arrived.notify_all()
+
+    def _patience(self, deadline: float) -> float:
+        """Seconds worth waiting for a place: who would be answered too late is told so while somebody still listens.
+
+        At most an eighth of the time that is left is given up for that: runs that were long may be short by now.
+        """
+        left = max(0.0, deadline - self._clock())
+        return min(left - min(self._short_run / 2, left / 8), threading.TIMEOUT_MAX)
 
     def _wait(self, item: Waiting) -> bool:
         """Wait until somebody has answered the request, or handed a place to it: then True."""
-        left = item.deadline - self._clock()
-        if not item.wake.acquire(timeout=max(0.0, min(left, threading.TIMEOUT_MAX))):
+        if not item.wake.acquire(timeout=self._patience(item.deadline)):
             with self._lock:
                 if item.queued:
                     self._remove([item])
@@ -227,13 +299,19 @@ class Batcher:
                 batch = self._take(first)
                 self._hand_out()  # rows that would have been taken too, had there been room
             if batch:
+                begin = self._clock()
                 ran = self._runner.answer(batch, first)
+                self._note_run(self._clock() - begin)
         finally:
             self._leave(*ran)
             for item in batch:
                 if item is not first and not item.done:
                     item.fail(RunFailed("the batch that this request was in came to no end"))
                     item.tell()
+
+    def _note_run(self, seconds: float) -> None:
+        """Remember how short runs are: the shortest of late, which fades."""
+        self._short_run = min(seconds, 1.1 * self._short_run) if self._short_run else seconds
 
     def _gather(self, first: Waiting) -> None:
         """Give more rows the configured time to arrive. Called with the lock held, which the waiting gives up."""
@@ -262,7 +340,7 @@ class Batcher:
                 item.fail(gone)
                 if item is not first:  # whose thread it is that leads
                     item.tell()
-            elif rows + item.rows <= self._parameters.max_batch_size:
+            elif item is first or rows + item.rows <= self._largest:
                 taken.append(item)
                 batch.append(item)
                 rows += item.rows
@@ -275,14 +353,16 @@ class Batcher:
         for item in items:
             item.queued = False
             self._queued_rows -= item.rows
+            self._room_taken -= min(item.rows, self._largest)
         if items:
             self._queue = deque(item for item in self._queue if item.queued)
 
-    def _leave(self, rows: int, padding: int) -> None:
-        """Count a run, if there was one, and give its place up."""
+    def _leave(self, rows: int, padding: int, at_once: int = 0) -> None:
+        """Count a run, if there was one, and what found a place at once; give its place up."""
         with self._lock:
             if rows:
                 self._statistics.has_run(rows, padding)
+            self._statistics.at_once += at_once
             self._free += 1
             if self._queue:
                 self._hand_out()
@@ -302,3 +382,10 @@ class Batcher:
                 self._free -= 1
             item.tell()
         self._remove(taken)
+
+
+def _tell(call: calls.Call, started: float, ran: calls.Run | None) -> None:
+    """Note in a call when its run began, and who made it."""
+    call.started = started
+    if ran is not None:
+        call.run_on(*ran)

@@ -7,7 +7,7 @@ from server.arrays import Array
 from server.batching import joining
 from server.batching.parameters import BatchingParameters
 from server.batching.waiting import Waiting
-from server.errors import OutOfMemory, RunFailed, SegueError
+from server.errors import OutOfMemory, SegueError, WrongRows
 
 Run = Callable[[Mapping[str, Array], Sequence[str]], list[Array]]
 
@@ -83,13 +83,24 @@ class Runner:
             answers = self._run(feeds, outputs)
         except MemoryError as error:
             raise OutOfMemory(f"no memory for a batch of {rows} rows: {error}") from error
-        joined = len(requests) > 1 or feeds is not requests[0]
-        if joined and any(answer.shape[:1] != (rows,) for answer in answers):
-            raise RunFailed(
+        check_rows(answers, rows)
+        return answers
+
+
+def check_rows(answers: Sequence[Array], rows: int) -> None:
+    """Refuse an answer that has not so many rows, also to one request: what it gets is no matter of who is with it.
+
+    Raises:
+        WrongRows: With the texts of TensorFlow Serving's batching_session.cc.
+    """
+    for answer in answers:
+        if answer.ndim == 0:
+            raise WrongRows("Batched output tensor has 0 dimensions")
+        if len(answer) != rows:
+            raise WrongRows(
                 "Batched output tensor's 0th dimension does not equal the sum of the 0th dimension sizes of the input "
                 "tensors"
             )
-        return answers
 
 
 def _last_run() -> calls.Run | None:

@@ -44,22 +44,31 @@ class Waiting:
         """Let the request's thread know that it need not wait any more."""
         self.wake.release()
 
+    def outcome(self) -> list[Array] | SegueError:
+        """The answer or the error, once, when the request is done.
+
+        An error's traceback refers to this request: were the request to go on referring to the error, both would keep
+        the request's arrays until the cyclic collector runs.
+        """
+        error, self._error = self._error, None
+        if error is not None:
+            return error
+        assert self._answer is not None  # noqa: S101 - whoever runs a batch sets one of the two
+        return self._answer
+
     def result(self) -> list[Array]:
         """The answer, once, when the request is done.
 
         Raises:
             SegueError: It failed.
         """
-        # The error's traceback will refer to this request: were the request to go on referring to the error, both would
-        # keep the request's arrays until the cyclic collector runs.
-        error, self._error = self._error, None
-        if error is not None:
-            try:
-                raise error
-            finally:
-                del error
-        assert self._answer is not None  # noqa: S101 - whoever runs a batch sets one of the two
-        return self._answer
+        outcome = self.outcome()
+        try:
+            if isinstance(outcome, SegueError):
+                raise outcome
+            return outcome
+        finally:
+            del outcome  # an error's traceback refers to this frame
 
     def gone(self, now: float) -> SegueError | None:
         """Why the request need not be run any more, if so."""

@@ -3,13 +3,14 @@
 import logging
 import threading
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Protocol
 
-from server.backends.interface import Backend, GraphSpec, LoadedGraph, Precision, TensorPort
+from server.backends.interface import Backend, GraphSpec, LoadedGraph, Precision, TensorPort, Tunable
 from server.engines.elbow_room import in_own_thread, leaving_cores
-from server.engines.proof import Proof, prove
+from server.engines.proof import Proof, batches_of, prove
 from server.errors import DamagedPackage, GraphNotLoadable
 from server.repository.package import Package
 from server.signatures import ServedSignature
@@ -72,6 +73,10 @@ class Engine:
         close_all(self.graphs.values())
 
 
+def _tell_nobody() -> None:
+    """Nobody wants to know."""
+
+
 def load_engine(
     package: Package,
     backend: Backend,
@@ -79,6 +84,7 @@ def load_engine(
     stop: threading.Event = _NEVER,
     *,
     may_leave: bool = False,
+    tell_loaded: Callable[[], None] = _tell_nobody,
 ) -> Engine:
     """Load every graph of a package and prove each signature against its golden answers.
 
@@ -88,6 +94,7 @@ def load_engine(
         sizes: Of the batches that will be run.
         stop: Set when nobody wants it any more; it ends soon after.
         may_leave: See prove.
+        tell_loaded: Called once all is loaded, before it is proved.
 
     Raises:
         GraphNotLoadable: the backend refuses a file, cannot make what it needs for it, or nobody wants it any more.
@@ -101,7 +108,7 @@ def load_engine(
         backend.prepare(spec, stop)
     prepared = time.perf_counter() - begin
     graphs, proofs, proving = in_own_thread(
-        lambda: _load_and_prove(package, backend, specs, sizes, stop, may_leave=may_leave)
+        lambda: _load_and_prove(package, backend, specs, sizes, stop, may_leave=may_leave, tell_loaded=tell_loaded)
     )
     seconds = time.perf_counter() - begin
     return Engine(backend.name, backend.precision, graphs, tuple(proofs), seconds, prepared, proving)
@@ -115,24 +122,40 @@ def _load_and_prove(
     stop: threading.Event,
     *,
     may_leave: bool,
+    tell_loaded: Callable[[], None],
 ) -> tuple[Mapping[str, LoadedGraph], list[Proof], float]:
     """The graphs, what was proved of them, and how many seconds that took."""
     graphs: dict[str, LoadedGraph] = {}
-    with leaving_cores():
-        try:
+    proof = partial(prove, package, backend.name, graphs, sizes, backend.precision, may_leave=may_leave)
+    try:
+        with leaving_cores():
             for spec in specs:
                 _go_on(stop)
                 graphs[spec.path.name] = backend.load(spec)
             _go_on(stop)
+            tell_loaded()
             begin = time.perf_counter()
-            proofs = prove(package, backend.name, graphs, sizes, backend.precision, may_leave=may_leave)
-        except BaseException:
-            try:
-                close_all(graphs.values())
-            except Exception:  # why it is given up is the news
-                logger.exception("freeing what %s had loaded failed", backend.name)
-            raise
+            proofs = proof()
+        if _tuned(package, graphs, sizes):
+            with leaving_cores():
+                proofs = proof()
+    except BaseException:
+        try:
+            close_all(graphs.values())
+        except Exception:  # why it is given up is the news
+            logger.exception("freeing what %s had loaded failed", backend.name)
+        raise
     return graphs, proofs, time.perf_counter() - begin
+
+
+def _tuned(package: Package, graphs: Mapping[str, LoadedGraph], sizes: Sequence[int]) -> bool:
+    """Let graphs that can choose how they run do so, on all cores: with fewer they would choose for those."""
+    changed = False
+    for signature in package.manifest.signatures:
+        graph = graphs[signature.onnx_file]
+        if isinstance(graph, Tunable):
+            changed |= graph.tune(batches_of(package, signature, sizes))
+    return changed
 
 
 def _go_on(stop: threading.Event) -> None:

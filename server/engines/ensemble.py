@@ -8,9 +8,11 @@ from functools import partial
 
 from protos.segue import package_pb2
 from server.engines.choices import SteppedIn, Switched
+from server.engines.chooser import Chooser
 from server.engines.engine import Engine, close_all
-from server.engines.lane import Chooser, Lane
+from server.engines.lane import Lane
 from server.engines.proof import may_be_joined
+from server.selection.states import State
 
 MakePolicy = Callable[[Sequence[int]], Chooser]
 """Makes a policy for a signature with these buckets."""
@@ -31,9 +33,19 @@ class Stage(enum.StrEnum):
     """How far a backend is with a version."""
 
     WAITING = "waiting"  # its turn comes
-    PREPARING = "preparing"  # compiled, loaded and proved beside requests
+    PREPARING = "preparing"  # compiled and loaded beside requests
+    PROVING = "proving"  # answers golden inputs
     ELIGIBLE = "eligible"  # proved on this machine: it may be chosen
     REJECTED = "rejected"  # it cannot, or its answers are not TensorFlow's
+
+
+# How policies call what a backend is before it takes part, and what to say where there is no reason.
+_STATES = {
+    Stage.WAITING: (State.BUILDING, "waits for its turn"),
+    Stage.PREPARING: (State.BUILDING, "is being compiled and loaded"),
+    Stage.PROVING: (State.PROVING, "answers golden inputs"),
+    Stage.REJECTED: (State.REJECTED, "no reason given"),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,9 +109,13 @@ class Ensemble:
             return tuple(self._candidates.values())
 
     def note(self, candidate: Candidate) -> None:
-        """Say how far a backend is."""
+        """Say how far a backend is; the policies hear of it too."""
         with self._lock:
             self._candidates[candidate.backend] = candidate
+        if candidate.stage in _STATES:
+            state, words = _STATES[candidate.stage]
+            for lane in self.lanes.values():
+                lane.stage(candidate.backend, state, candidate.reason or words)
 
     def add(self, engine: Engine) -> bool:
         """Let a proved engine take part; False if the version has ended, and the engine is to be closed."""

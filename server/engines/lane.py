@@ -5,49 +5,33 @@ The choice itself is the policy's; here it is asked, told what came of it, and o
 
 import itertools
 import logging
+import math
 import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from typing import Any, Protocol
+from typing import Any
 
 from server import calls
 from server.arrays import Array
 from server.engines import choices
 from server.engines.choices import Choices, Counts, SteppedIn, Switched
+from server.engines.chooser import Chooser
 from server.engines.engine import Engine
 from server.engines.explained import Explanation, explained
 from server.errors import LeftToOthers, RunFailed, SegueError
 from server.histograms import Durations
 from server.parity import are_finite
-from server.selection.interface import Calibration, Failure, Outcome, Policy
+from server.selection.interface import Calibration, Failure, Outcome
+from server.selection.states import State
 
 logger = logging.getLogger("server")
 
+# Until golden inputs that could not be read are read again: an outage ends within minutes, and a try reads the file.
+_READ_AGAIN_SECONDS = 60.0
+
 Clock = Callable[[], float]
-
-
-class Chooser(Policy, Protocol):
-    """A policy that operators can overrule, and that remembers."""
-
-    def pin(self, order: Sequence[str] | None) -> None:
-        """Prefer these backends, in this order; None chooses freely again."""
-
-    def export(self, now: float) -> dict[str, Any]:
-        """What is known, for `restore`: plain JSON."""
-
-    def restore(self, data: object, now: float) -> None:
-        """Begin with what was known before; raises ValueError if that is not what `export` gives."""
-
-    def snapshot(self, now: float) -> dict[str, Any]:
-        """What is known, for people: plain data."""
-
-    def has_no_inputs(self, bucket: int) -> None:
-        """There are no golden inputs for what `idle` wanted."""
-
-    def disturbed(self, seconds: float) -> None:
-        """What `idle` wanted was run, but beside a request."""
 
 
 def _tell_nobody(_news: Switched | SteppedIn) -> None:
@@ -96,7 +80,8 @@ class Lane:
         self._clock = clock
         self._lock = threading.Lock()
         self._numbers = itertools.count()
-        self._without_inputs: set[int] = set()
+        self._wish: Calibration | None = None
+        self._read_again_at = -math.inf
         self._begun = 0
         self._running = 0
         if policy is not None:
@@ -108,6 +93,13 @@ class Lane:
             if self.policy is not None:
                 self.policy.backend_state(engine.backend, available=True, now=self._clock())
             self._engines[engine.backend] = engine
+
+    def stage(self, backend: str, state: State, reason: str) -> None:
+        """Say how far a backend is that takes no part yet, or why it never will."""
+        if self.policy is not None:
+            with self._lock:
+                if backend not in self._engines:
+                    self.policy.stage(backend, state, reason)
 
     def pin(self, order: Sequence[str] | None) -> None:
         """Prefer these engines, in this order; None lets the policy choose."""
@@ -177,22 +169,29 @@ class Lane:
         """Make a run that the policy wants to learn from, if it wants one and nothing else runs.
 
         Args:
-            feeds_of: Golden inputs for a bucket; None if there are none of that size.
+            feeds_of: Golden inputs for a bucket; None if there are none of that size, nor will there be. Raises a
+                SegueError if they cannot be read now: the policy's wish is kept, and tried again a minute later.
             outputs: All of the signature's.
 
         Returns:
             Whether a run was made, and nothing disturbed it, so that another may be wanted.
         """
-        with self._lock:
-            wanted = self.policy.idle(self._clock()) if self.policy is not None and not self._running else None
-            begun = self._begun
-        if wanted is None or self.policy is None or wanted.bucket in self._without_inputs:
+        if self.policy is None:
             return False
-        feeds = feeds_of(wanted.bucket)
+        with self._lock:
+            wanted, begun = self._wanted(self.policy), self._begun
+        if wanted is None:
+            return False
+        try:
+            feeds = feeds_of(wanted.bucket)
+        except SegueError as error:
+            self._read_later(error)
+            return False
+        self._read_again_at = -math.inf
         if feeds is None:
-            self._without_inputs.add(wanted.bucket)
             with self._lock:
                 self.policy.has_no_inputs(wanted.bucket)
+                self._wish = None
             return False
         begin = time.perf_counter()
         failure = self._try(self._engines[wanted.backend], feeds, outputs)
@@ -204,7 +203,24 @@ class Lane:
                 self._observe(wanted, seconds, failure)
             else:
                 self.policy.disturbed(seconds)
+            self._wish = None
         return alone
+
+    def _wanted(self, policy: Chooser) -> Calibration | None:
+        """What the policy waits for or wants next; None if that cannot be run now."""
+        now = self._clock()
+        if self._running or now < self._read_again_at:
+            return None
+        if self._wish is None:
+            self._wish = policy.idle(now)
+        return self._wish
+
+    def _read_later(self, error: SegueError) -> None:
+        if self._read_again_at == -math.inf:
+            logger.warning(
+                "golden inputs cannot be read, trying again every %d s: %s", _READ_AGAIN_SECONDS, error.message
+            )
+        self._read_again_at = self._clock() + _READ_AGAIN_SECONDS
 
     def _observe(self, wanted: Calibration, seconds: float, failure: Failure | None) -> None:
         assert self.policy is not None  # noqa: S101 - it has asked for the run

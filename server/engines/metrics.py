@@ -1,7 +1,8 @@
 """What Prometheus is told of engines: it asks the ensembles, so that a request pays for no metric of theirs."""
 
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Final
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
@@ -9,14 +10,18 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
 from server.engines.choices import PURPOSES, SERVE, Counts
-from server.engines.ensemble import Ensemble, Stage
+from server.engines.ensemble import Candidate, Ensemble, Stage
 from server.engines.explained import Explanation
 from server.engines.lane import Lane
 from server.exposition import add_snapshot
+from server.selection.states import State
 
-QUARANTINED: Final = "quarantined"
-STATES: Final = (*(stage.value for stage in Stage), QUARANTINED)
-"""Of a candidate: how far it is with a version; and that it fails, in one bucket at least, and is left out there."""
+QUARANTINED: Final = State.QUARANTINED.value
+ABSTAINING: Final = State.ABSTAINING.value
+CALIBRATING: Final = State.CALIBRATING.value
+STATES: Final = (*(stage.value for stage in Stage), CALIBRATING, QUARANTINED, ABSTAINING)
+"""Of a candidate: how far it is with a version; and of one that is proved, that it is hardly known in any bucket yet,
+or that in one bucket at least it is left out since it fails, or leaves its batches to others."""
 
 _VERSION = ("model", "version")
 _BUCKET = (*_VERSION, "signature", "backend", "bucket")
@@ -120,16 +125,17 @@ class _Families:
             for proof in engine.proofs:
                 labels = (*version, proof.signature, proof.output, engine.backend)
                 self._proofs.add_metric(labels, proof.difference.max_absolute)
-        quarantined: set[str] = set()
+        standings: dict[str, set[str]] = defaultdict(set)
         for signature, lane in ensemble.lanes.items():
-            self._add_lane((*version, signature), lane, backends, quarantined)
+            self._add_lane((*version, signature), lane, backends, standings)
         for candidate in ensemble.candidates():
-            failing = candidate.stage is Stage.ELIGIBLE and candidate.backend in quarantined
-            now = QUARANTINED if failing else candidate.stage.value
+            now = _state(candidate, standings[candidate.backend])
             for state in STATES:
                 self._states.add_metric((*version, candidate.backend, state), int(state == now))
 
-    def _add_lane(self, labels: tuple[str, ...], lane: Lane, backends: Sequence[str], quarantined: set[str]) -> None:
+    def _add_lane(
+        self, labels: tuple[str, ...], lane: Lane, backends: Sequence[str], standings: Mapping[str, set[str]]
+    ) -> None:
         counts, explained = lane.counts(), lane.explain()
         for (backend, bucket), run in counts.runs.items():
             add_snapshot(self._runs, (*labels, backend, str(bucket)), run, run.by_run_seconds())
@@ -144,18 +150,29 @@ class _Families:
             for purpose in PURPOSES:
                 self._busy.add_metric((*labels, backend, purpose), _busy(lane, counts, backend, purpose))
         for standing in explained.snapshot.standings if explained else ():
+            if standing.backend not in backends:
+                continue
+            standings[standing.backend].add(standing.state)
             where = (*labels, standing.backend, str(standing.bucket))
-            fails = standing.state == QUARANTINED
-            self._quarantined.add_metric(where, int(fails))
+            self._quarantined.add_metric(where, int(standing.state == QUARANTINED))
             self._samples.add_metric(where, standing.samples)
             if standing.estimate is not None:
                 self._estimates.add_metric(where, standing.estimate)
-            if fails:
-                quarantined.add(standing.backend)
 
 
 def _of(*more: str) -> tuple[str, ...]:
     return (*_VERSION, "backend", *more)
+
+
+def _state(candidate: Candidate, in_buckets: Collection[str]) -> str:
+    """One of STATES; what is wrong in one bucket goes before what is right in others."""
+    if candidate.stage is not Stage.ELIGIBLE:
+        return candidate.stage.value
+    for trouble in (QUARANTINED, ABSTAINING):
+        if trouble in in_buckets:
+            return trouble
+    is_known = State.ELIGIBLE.value in in_buckets or CALIBRATING not in in_buckets
+    return Stage.ELIGIBLE.value if is_known else CALIBRATING
 
 
 def _selected(lane: Lane, counts: Counts, explained: Explanation | None, primary: str) -> Mapping[int, str]:

@@ -7,7 +7,7 @@ import numpy as np
 
 from protos.segue import package_pb2
 from server.arrays import Array
-from server.backends.interface import LoadedGraph, Precision
+from server.backends.interface import Batch, LoadedGraph, Precision
 from server.errors import DamagedPackage, LeftToOthers, ProofFailed
 from server.parity import Difference, Tolerance, allowed, are_finite, compare
 from server.repository.package import Package
@@ -91,6 +91,14 @@ def golden_of(signature: package_pb2.Signature, arrays: Mapping[str, Array], siz
         if case.batch == size:
             return _case(case, arrays)
     return _repeated(signature, arrays, size) if may_be_joined(signature) else None
+
+
+def batches_of(package: Package, signature: package_pb2.Signature, sizes: Sequence[int]) -> Iterator[Batch]:
+    """What a signature will be asked: golden inputs of few rows first, repeated to the sizes where rows keep apart."""
+    arrays, served = package.golden_arrays(), ServedSignature(signature)
+    for size in sorted({case.batch for case in signature.golden} | set(sizes)):
+        if (case := golden_of(signature, arrays, size)) is not None:
+            yield served.bind(case[0]), list(served.outputs.values())
 
 
 def _case(case: package_pb2.GoldenCase, arrays: Mapping[str, Array]) -> Case:

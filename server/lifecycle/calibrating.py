@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterable, Mapping
 
 from server.arrays import Array
 from server.engines.proof import golden_of
-from server.errors import SegueError
 from server.lifecycle.servable import Servable
 
 logger = logging.getLogger("server")
@@ -80,7 +79,10 @@ class Calibrator:
 
 
 class _Golden:
-    """Golden inputs of one signature, read when the first run wants them and forgotten after the last."""
+    """Golden inputs of one signature, read when the first run wants them and forgotten after the last.
+
+    Raises DamagedPackage where they cannot be read now, as a folder of a network may not be for a while.
+    """
 
     def __init__(self, servable: Servable, signature: str) -> None:
         self._servable = servable
@@ -90,10 +92,7 @@ class _Golden:
     def __call__(self, bucket: int) -> Mapping[str, Array] | None:
         package = self._servable.package
         message = next(s for s in package.manifest.signatures if s.name == self._signature)
-        try:
-            if self._arrays is None:
-                self._arrays = package.golden_arrays(verify=True)
-        except SegueError:  # the folder may be gone by now, or another package in it: what is loaded serves on
-            return None
+        if self._arrays is None:  # the folder may be gone by now, or another package in it: what is loaded serves on
+            self._arrays = package.golden_arrays(verify=True)
         case = golden_of(message, self._arrays, bucket)
         return self._servable.signature(self._signature).bind(case[0]) if case else None

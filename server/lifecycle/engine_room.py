@@ -4,7 +4,7 @@ import logging
 import threading
 from collections.abc import Callable, Iterable, Sequence
 
-from server.backends.interface import Backend
+from server.backends.interface import Backend, Precision
 from server.batching.choice import Choice
 from server.engines.ensemble import MakePolicy
 from server.lifecycle.calibrating import Calibrator
@@ -20,6 +20,15 @@ _KEEP_SECONDS = 30.0
 _PATIENCE_SECONDS = 5.0
 
 
+Allows = Callable[[str, Precision], bool]
+"""Whether a model's answers may be computed in a precision."""
+
+
+def allow_all(_model: str, _precision: Precision) -> bool:
+    """Whatever the backends compute in."""
+    return True
+
+
 class EngineRoom:
     """What loads versions, and brings further engines to them."""
 
@@ -30,6 +39,7 @@ class EngineRoom:
         make_policy: MakePolicy,
         decisions: Decisions,
         *,
+        allows: Allows = allow_all,
         keep_seconds: float = _KEEP_SECONDS,
     ) -> None:
         """Make one.
@@ -39,6 +49,7 @@ class EngineRoom:
             batching: From a package's folder to how its requests are joined.
             make_policy: Makes what chooses for one signature of one version.
             decisions: What was decided before.
+            allows: Which of the others may join a model's versions.
             keep_seconds: How often decisions are written down.
         """
         self.backends = tuple(backends)
@@ -46,7 +57,7 @@ class EngineRoom:
         self._make_policy = make_policy if len(self.backends) > 1 else None
         self._decisions = decisions
         self._keep_seconds = keep_seconds
-        self._preparer = Preparer(self.backends[1:])
+        self._preparer = Preparer(self.backends[1:], lambda model, backend: allows(model, backend.precision))
         self._calibrator: Calibrator | None = None
         self._servables: Callable[[], Iterable[Servable]] = tuple
         self._stopping = threading.Event()

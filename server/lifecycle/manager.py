@@ -9,13 +9,13 @@ import threading
 import time
 from collections.abc import Callable, Collection, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor, wait
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Protocol
 
 from server.errors import ReloadOverdue, ReloadSuperseded, RunFailed, SegueError, StatusNotFound
 from server.lifecycle import labels
+from server.lifecycle.awaited import Reload, left_out
 from server.lifecycle.catalogue import Catalogue
 from server.lifecycle.news import News
 from server.lifecycle.plan import DEFAULT_POLICY, ModelPolicy, Step
@@ -54,14 +54,6 @@ class Observer(Protocol):
     def forgotten(self, model: str, version: int) -> None:
         """A version that has ended has no status any more."""
         ...
-
-
-@dataclass(frozen=True, slots=True)
-class Reload:
-    """A configuration that was put into force: its number, and the models that the one before did not have."""
-
-    number: int
-    new: frozenset[str]
 
 
 class ModelManager:
@@ -156,13 +148,14 @@ class ModelManager:
         """
         with self._changed:
             self._catalogue.check(policies)
-            before = self._names()
+            before = self._names() - {model.name for model in self._models.values() if model.is_coming()}
             self._source, self._policies = source, dict(policies)
             self._reloads += 1
-            reload = Reload(self._reloads, frozenset(policies.keys() - before))
-            for name in reload.new & self._models.keys():
+            reload = Reload(self._reloads, {name: policies[name] for name in policies.keys() - before})
+            for name in reload.new.keys() & self._models.keys():
                 self._models[name].refused.clear()  # whoever adds a model again wants it tried again
             self._publish()
+            self._changed.notify_all()
         self.poll()
         return reload
 
@@ -171,7 +164,8 @@ class ModelManager:
     ) -> Mapping[str, VersionStatus]:
         """Wait until each new model of a configuration has an available version, or none of its versions loads.
 
-        A model whose folder has no versions yet is waited for, as by TensorFlow Serving.
+        A model whose folder has no versions yet is waited for, as by TensorFlow Serving. So is one that a newer
+        configuration has too.
 
         Args:
             reload: what `configure` has returned.
@@ -179,24 +173,25 @@ class ModelManager:
             is_wanted: False ends the wait; asked now and then.
 
         Returns:
-            The models without a version that loads: the highest one's status.
+            The models without a version that loads, or that a newer configuration has left out: the highest version's
+            status.
 
         Raises:
             ReloadOverdue: the time is up, or the caller gone.
-            ReloadSuperseded: another configuration has come, or the server ends.
+            ReloadSuperseded: the server ends.
         """
         end = None if timeout is None else time.monotonic() + timeout
         with self._changed:
             while True:
                 if self._stopping.is_set():
                     raise ReloadSuperseded("the server is ending")
-                if reload.number != self._reloads:
-                    raise ReloadSuperseded("another configuration has replaced this one")
-                known = {name: self._models.get(name) for name in reload.new}
+                is_newest = reload.number == self._reloads
+                gone = {} if is_newest else left_out(reload, self._policies, self._models)
+                known = {name: self._models.get(name) for name in reload.new.keys() - gone.keys()}
                 outcomes = {name: model.outcome() if model else None for name, model in known.items()}
                 pending = sorted(name for name, outcome in outcomes.items() if outcome is None)
                 if not pending:
-                    return {name: status for name, status in outcomes.items() if status and status.error}
+                    return gone | {name: status for name, status in outcomes.items() if status and status.error}
                 left = _PATIENCE_SECONDS if end is None else end - time.monotonic()
                 if left <= 0 or not is_wanted():
                     raise ReloadOverdue(f"the configuration is in force; still loading: {', '.join(pending)}")

@@ -188,7 +188,12 @@ class _Teller:
         next_best, gain = compared(selected, runs)
         least = self._buckets[place - 1] + 1 if place else 1
         most = None if place == len(self._buckets) - 1 and place else rows
-        return form.Bucket(rows, least, most, selected, next_best, gain, runs)
+        absent = tuple(
+            form.Absent(standing.backend, standing.state, _short(standing.reason))
+            for (backend, bucket), standing in self._standings.items()
+            if bucket == rows and backend not in self._backends
+        )
+        return form.Bucket(rows, least, most, selected, next_best, gain, runs, absent)
 
     def _runs(self, backend: str, rows: int) -> form.Runs:
         counted = self._durations.get((backend, rows), _NOTHING)

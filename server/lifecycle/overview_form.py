@@ -86,7 +86,7 @@ class Backend:
 
     Attributes:
         name: Of the backend.
-        stage: waiting, preparing, eligible or rejected.
+        stage: waiting, preparing, proving, eligible or rejected.
         reason: Why it is no further.
         precision: What it computes in; empty before it is loaded.
         seconds: What preparing, loading and proving took.
@@ -135,6 +135,15 @@ class Runs:
 
 
 @dataclass(frozen=True, slots=True)
+class Absent:
+    """A backend that takes no part in a bucket: its state, such as "building", "proving" or "rejected", and why."""
+
+    backend: str
+    state: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class Bucket:
     """Batches of similar size.
 
@@ -146,6 +155,7 @@ class Bucket:
         next_best: The quickest of the others that may serve; empty if there is none to compare with.
         gain: The share of next_best's time that is saved; below zero if next_best looks quicker.
         backends: All that take part.
+        absent: Those that do not: not yet, or never.
     """
 
     rows: int
@@ -155,6 +165,7 @@ class Bucket:
     next_best: str
     gain: float | None
     backends: tuple[Runs, ...]
+    absent: tuple[Absent, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -40,6 +40,12 @@ class ModelPolicy:
         """True if no version could ever satisfy the policy."""
         return self.only is not None and not self.only
 
+    def may_agree_with(self, other: "ModelPolicy") -> bool:
+        """True if one version could satisfy both."""
+        if self.only is None or other.only is None or self.only == other.only:
+            return True
+        return not self.only.isdisjoint(other.only)
+
 
 DEFAULT_POLICY = ModelPolicy()
 

@@ -7,7 +7,7 @@ import itertools
 import logging
 import queue
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from server.backends.interface import Backend
 from server.engines.engine import load_engine
@@ -25,13 +25,15 @@ _PATIENCE_SECONDS = 5.0
 class Preparer:
     """One thread that brings up engines."""
 
-    def __init__(self, backends: Sequence[Backend]) -> None:
+    def __init__(self, backends: Sequence[Backend], may_join: Callable[[str, Backend], bool]) -> None:
         """Make a preparer.
 
         Args:
             backends: Those that join the one which a version was loaded with, the quickest to prepare first.
+            may_join: Whether it may answer for a model.
         """
         self._backends = tuple(backends)
+        self._may_join = may_join
         self._work: queue.PriorityQueue[tuple[int, int, Servable | None]] = queue.PriorityQueue()
         self._numbers = itertools.count()
         self._under_way: Servable | None = None
@@ -43,10 +45,11 @@ class Preparer:
         self._thread.start()
 
     def add(self, servable: Servable) -> None:
-        """Have a version that has become available joined by every other backend. Returns at once."""
+        """Have a version that has become available joined by every other backend that may. Returns at once."""
         for rank, backend in enumerate(self._backends):
-            servable.ensemble.note(Candidate(backend.name, Stage.WAITING))
-            self._work.put((rank, next(self._numbers), servable))
+            if self._may_join(servable.name, backend):
+                servable.ensemble.note(Candidate(backend.name, Stage.WAITING))
+                self._work.put((rank, next(self._numbers), servable))
 
     def stop(self) -> None:
         """End, once what is under way has been given up."""
@@ -80,7 +83,11 @@ class Preparer:
         sizes = servable.batching.buckets if servable.batching else ()
         of_version = (servable.name, servable.version)
         try:
-            engine = load_engine(servable.package, backend, sizes, ensemble.ended, may_leave=True)
+            engine = load_engine(
+                *(servable.package, backend, sizes, ensemble.ended),
+                may_leave=True,
+                tell_loaded=lambda: ensemble.note(Candidate(backend.name, Stage.PROVING)),
+            )
         except SegueError as error:
             if not ensemble.ended.is_set():
                 self._reject(servable, backend, error.message)

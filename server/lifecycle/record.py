@@ -84,6 +84,10 @@ class ModelRecord:
             and not (version in self.refused and self._unchanged(version))
         }
 
+    def is_coming(self) -> bool:
+        """True while its first version is being loaded."""
+        return self.busy and not self.servables
+
     def outcome(self) -> VersionStatus | None:
         """How the first load has ended: what serves, else what failed; None while that is not known."""
         if self.busy:

@@ -5,7 +5,8 @@ Loading proves it: the backend must reproduce TensorFlow's golden answers on thi
 
 import logging
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -20,8 +21,9 @@ from server.engines.choices import SteppedIn, Switched
 from server.engines.engine import Engine, load_engine
 from server.engines.ensemble import Ensemble, MakePolicy
 from server.engines.proof import Proof, may_be_joined
-from server.errors import SignatureNotFound, UnreadableText
+from server.errors import SignatureNotFound, TooLate, UnreadableText
 from server.repository.package import Package
+from server.run_times import RunTimes
 from server.selection.interface import Failure
 from server.signatures import DEFAULT_SIGNATURE, ServedSignature
 
@@ -37,6 +39,8 @@ class Servable:
         primary: Engine,
         batching: BatchingParameters | None = None,
         make_policy: MakePolicy | None = None,
+        *,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """Make a servable.
 
@@ -45,6 +49,7 @@ class Servable:
             primary: The engine that is there from the start.
             batching: How to join requests to signatures that may be batched; None joins none.
             make_policy: Makes what chooses between engines; None where there will be one.
+            clock: Seconds, for deadlines.
         """
         self.name = package.name
         self.version = package.version
@@ -60,6 +65,8 @@ class Servable:
             for signature in package.manifest.signatures
             if batching is not None and may_be_joined(signature)
         }
+        self._run_times = {name: RunTimes() for name in self.signatures}
+        self._clock = clock
         self._condition = threading.Condition()
         self._leases = 0
         self._closing = False
@@ -110,15 +117,29 @@ class Servable:
             cancelled: Whether nobody waits for the answer any more; see Batcher.submit.
 
         Raises:
+            TooLate: It is not joined with others, and such runs took longer of late than its deadline leaves.
             SegueError: See LoadedGraph.run and Batcher.submit.
         """
         batcher = self._batchers.get(signature.name)
         try:
             if batcher is not None and len({array.shape[0] for array in feeds.values()}) == 1:
                 return batcher.submit(feeds, outputs, deadline, cancelled)
-            return self._lanes[signature.name].run(feeds, outputs)
+            return self._run_alone(signature.name, feeds, outputs, deadline)
         except UnreadableText as error:
             raise UnreadableText(signature.alias_of(error.name), error.runtime) from error
+
+    def _run_alone(
+        self, signature: str, feeds: Mapping[str, Array], outputs: Sequence[str], deadline: float
+    ) -> list[Array]:
+        """Run one request, unless it would end too late."""
+        times = self._run_times[signature]
+        size = sum(array.nbytes for array in feeds.values())
+        begin, expected = self._clock(), times.expected(size)
+        if expected and begin + expected > deadline and times.is_vain(size):
+            raise TooLate(self.name, 0, expected, deadline - begin)
+        answers = self._lanes[signature].run(feeds, outputs)
+        times.observe(size, self._clock() - begin)
+        return answers
 
     def run_now(
         self, signature: ServedSignature, feeds: Mapping[str, Array], outputs: Sequence[str]

@@ -7,6 +7,42 @@ DEBT = 0.5  # of a full purse: what one very slow run can leave owing
 SWITCHES_AT_ONCE, SWITCHES_PER_HOUR, MOST_SWITCHES = 1.0, 3.5, 2.0  # per bucket; four an hour is what a person can read
 
 
+class Restraint:
+    """Switches that may be made, over all buckets. Where need is plain, a switch is made and owed.
+
+    Only buckets that have batches earn any: a signature may have many that never do.
+
+    Attributes:
+        buckets: The most that had batches at a time; each brought a switch along.
+        left: Switches; below 0 some are owed.
+    """
+
+    __slots__ = ("_seen", "buckets", "left")
+
+    def __init__(self) -> None:
+        self.buckets, self.left = 0, 0.0
+        self._seen: float | None = None
+
+    def allows(self, switches: int, now: float, busy: int) -> bool:
+        """Whether so many are left, while so many buckets have batches."""
+        if busy > self.buckets:
+            self.left += SWITCHES_AT_ONCE * (busy - self.buckets)
+            self.buckets = busy
+        if self._seen is not None:
+            self.left += SWITCHES_PER_HOUR * busy * (now - self._seen) / 3600
+        self.left = min(self.left, MOST_SWITCHES * (busy + 1))
+        self._seen = now
+        return self.left >= switches
+
+    def switched(self) -> None:
+        """One was made."""
+        self.left -= 1
+
+    def proved_right(self) -> None:
+        """One turned out well: it costs nothing, nor will the way back."""
+        self.left += 2
+
+
 class Budget:
     """Seconds that may be spent on exploration.
 
@@ -18,13 +54,14 @@ class Budget:
         explored: Seconds of runs made to learn.
         runs: How many.
         missing: Seconds that the purse lacks to be full, for what is full is found out in time.
+        switches: That may be made.
     """
 
-    __slots__ = ("busy", "explored", "missing", "runs")
+    __slots__ = ("busy", "explored", "missing", "runs", "switches")
 
     def __init__(self) -> None:
         self.busy = self.explored = self.missing = 0.0
-        self.runs = 0
+        self.runs, self.switches = 0, Restraint()
 
     @property
     def full(self) -> float:
@@ -52,27 +89,3 @@ class Budget:
             missing += seconds
         most = (1 + DEBT) * self.full
         self.missing = 0.0 if missing < 0 else min(missing, most)
-
-
-class Restraint:
-    """Switches that may be made, over all buckets. Where need is plain, a switch is made and owed."""
-
-    __slots__ = ("buckets", "left", "seen")
-
-    def __init__(self, buckets: int) -> None:
-        self.buckets, self.left, self.seen = buckets, SWITCHES_AT_ONCE * buckets, 0.0
-
-    def allows(self, switches: int, now: float) -> bool:
-        """Whether so many are left."""
-        earned = SWITCHES_PER_HOUR * self.buckets * (now - self.seen) / 3600
-        self.left = min(self.left + max(earned, 0.0), MOST_SWITCHES * (self.buckets + 1))
-        self.seen = now
-        return self.left >= switches
-
-    def switched(self) -> None:
-        """One was made."""
-        self.left -= 1
-
-    def proved_right(self) -> None:
-        """One turned out well: it costs nothing, nor will the way back."""
-        self.left += 2

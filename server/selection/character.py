@@ -39,7 +39,8 @@ class Character:
 
     Attributes:
         spread: Variance of ordinary noise.
-        mean: Mean time over the typical time; rare slow runs and failures make it large.
+        mean: Mean time of answered runs over the typical time; rare slow ones make it large.
+        waste: What failed runs cost on average, over the typical time.
         tail: The 95th percentile over the typical time, a logarithm.
         runs: How many this comes from.
         cold_runs: So many runs after loading or a silence are slow.
@@ -49,18 +50,23 @@ class Character:
         longest: The most runs in a row that were seen of it in a bucket.
     """
 
-    __slots__ = ("cold", "cold_runs", "longest", "mean", "runs", "silence", "spread", "tail", "warmed")
+    __slots__ = ("cold", "cold_runs", "longest", "mean", "runs", "silence", "spread", "tail", "warmed", "waste")
 
     def __init__(self) -> None:
-        self.spread, self.mean, self.tail, self.runs = SPREAD, 1.0, TAIL, 0
+        self.spread, self.mean, self.waste, self.tail, self.runs = SPREAD, 1.0, 0.0, TAIL, 0
         self.longest = 0
         self.cold_runs, self.cold, self.silence, self.warmed = COLD_RUNS, COLD, SILENCE, False
 
     def above_level(self, objective: Objective) -> float:
-        """What the objective's figure is above the typical time."""
+        """What the objective's figure is above the typical time.
+
+        What failed runs cost is in each: a backend that is quick when it answers, and seldom does, isn't quick.
+        """
         if objective is Objective.P50:
-            return 0.0
-        return self.tail if objective is Objective.P95 else math.log(self.mean)
+            return math.log1p(self.waste)
+        if objective is Objective.P95:
+            return self.tail + math.log1p(self.waste)
+        return math.log(self.mean + self.waste)
 
     def warm_up(self, first: Sequence[float]) -> int:
         """Learn from a bucket's first runs; returns how many of them were cold.
@@ -89,9 +95,10 @@ class Character:
         self.spread = max(self.spread + step, SMALLEST_SPREAD)
         weight = 1 / min(runs + SHAPE_RUNS, SHAPE_MEMORY)
         self.mean += weight * (math.exp(min(residual, LARGEST_RESIDUAL)) - self.mean)
+        self.waste -= weight * self.waste
         # Robbins and Monro's: 19 steps up for a run above, one down for a run below.
         self.tail += TAIL_STEP * weight * (0.95 if residual > self.tail else -0.05)
 
     def fail(self, wasted: float) -> None:
         """Take in that a run failed and cost so many typical times for nothing."""
-        self.mean += wasted / min(self.runs + SHAPE_RUNS, SHAPE_MEMORY)
+        self.waste += wasted / min(self.runs + SHAPE_RUNS, SHAPE_MEMORY)

@@ -9,6 +9,7 @@ from server.selection.pairs import Bucket, Pair, Table
 KEPT = 100
 FASTER, FAILING, PINNED, TRIAL, GONE, OTHER = "faster", "failing", "pinned", "trial", "gone", "other"
 LEFT = "left"
+FORCED = frozenset({FAILING, PINNED, GONE, LEFT})  # which no restraint can prevent
 KINDS = frozenset({FASTER, FAILING, PINNED, TRIAL, GONE, LEFT, OTHER})
 """Another backend is faster; the one before fails; an operator prefers another, or no longer does; what is hardly known
 is tried as the one that answers; the one before was taken away; it leaves most batches to others; none of these.

@@ -11,6 +11,7 @@ from server.selection.states import Health, State
 # Of how much faster or slower (a logarithm) a backend is in other buckets, what is expected where it wasn't measured.
 SHRINK = 0.5
 CHURN_SECONDS = 1500.0  # after which a bucket's earlier switches count a third
+LATELY = 3600.0  # seconds since its last batch in which a bucket is busy
 
 
 class Pair:
@@ -53,12 +54,13 @@ class Bucket:
         has_inputs: Whether there are golden inputs of this size, as far as is known.
         patient_until: The count before which what is tried isn't taken back for being slow, for it may warm up.
         switched_at: The count at the last switch; `alarmed_at` at the last change for the worse.
+        asked_at: When its last batch came, in seconds.
         retry_at: When a quarantined pair is due, in seconds.
         released: An operator's preference has ended since the last batch.
     """
 
     __slots__ = (
-        "alarmed_at", "churn", "churned_at", "count", "due", "has_inputs", "last", "pairs", "patient_until",
+        "alarmed_at", "asked_at", "churn", "churned_at", "count", "due", "has_inputs", "last", "pairs", "patient_until",
         "previous", "probe", "released", "retry_at", "selected", "size", "switched_at",
     )  # fmt: skip
 
@@ -72,7 +74,7 @@ class Bucket:
         self.count = self.due = 0
         self.released = False
         self.switched_at = self.alarmed_at = self.patient_until = -100
-        self.churn, self.churned_at, self.retry_at = 0.0, 0.0, math.inf
+        self.churn, self.churned_at, self.asked_at, self.retry_at = 0.0, -math.inf, -math.inf, math.inf
 
     def recent_switches(self, now: float) -> float:
         """Switches, the less the longer ago."""
@@ -103,6 +105,10 @@ class Table:
             if backend not in bucket.pairs:
                 bucket.pairs[backend] = Pair(backend, bucket, character, now)
 
+    def busy(self, now: float) -> int:
+        """How many buckets had batches lately."""
+        return sum(now - bucket.asked_at < LATELY for bucket in self.buckets.values())
+
     def usable(self, bucket: Bucket) -> list[Pair]:
         """Available and not quarantined, in the order of their names."""
         return [bucket.pairs[name] for name in self.present if bucket.pairs[name].health.reason is None]
@@ -112,6 +118,11 @@ class Table:
         for bucket in self.buckets.values():
             if bucket is not pair.bucket:
                 yield bucket.pairs[pair.backend]
+
+    def waits_for_smaller(self, pair: Pair) -> bool:
+        """Whether the backend is quarantined in a smaller bucket as well, where asking costs less."""
+        others = self.siblings(pair)
+        return any(other.health.reason is not None and other.bucket.size < pair.bucket.size for other in others)
 
     def cost(self, pair: Pair) -> float:
         """Logarithm of the objective's seconds; of a pair never measured, what others of its backend suggest."""

@@ -14,12 +14,13 @@ from server.selection.history import KEPT, KINDS, OTHER, History, Switch
 from server.selection.pairs import Bucket, Pair, Table
 from server.selection.states import State
 
-VERSION = 1
+VERSION = 2
 OLD = 0.3  # a restart may have changed any level by so much (a logarithm)
 CALIBRATED = 3  # runs from which a pair is no longer being calibrated
 MOST_BACKENDS = 16  # that an export may name
-_NUMBERS = ("spread", "mean", "tail", "cold", "silence")
+_NUMBERS = ("spread", "mean", "waste", "tail", "cold", "silence")
 _COUNTS = ("runs", "cold_runs")
+_SECONDS = ("busy", "explored", "missing")
 
 
 def snapshot(
@@ -67,10 +68,12 @@ def _standing(table: Table, bucket: Bucket, pair: Pair) -> tuple[State, str]:
     return State.ELIGIBLE, f"{gain:+.1%} against {bucket.selected.backend}"
 
 
-def export(table: Table, history: Iterable[Switch], now: float) -> dict[str, Any]:
-    """What was learnt."""
+def export(table: Table, budget: Budget, history: Iterable[Switch], now: float) -> dict[str, Any]:
+    """What was learnt, and what was spent: a restart is no new loan."""
     return {
         "version": VERSION,
+        "spent": {**{key: getattr(budget, key) for key in _SECONDS}, "runs": budget.runs},
+        "switches_left": {"left": budget.switches.left, "buckets": budget.switches.buckets},
         "backends": {
             name: {key: getattr(character, key) for key in (*_NUMBERS, *_COUNTS, "warmed")}
             for name, character in table.characters.items()
@@ -93,16 +96,19 @@ def export(table: Table, history: Iterable[Switch], now: float) -> dict[str, Any
     }
 
 
-def restore(table: Table, history: History, data: object, now: float) -> None:
+def restore(table: Table, budget: Budget, history: History, data: object, now: float) -> None:
     """Take up an export. Buckets that the model doesn't have are left out; backends may be others than before.
 
     Raises:
         ValueError: The data isn't an export of this version. Nothing was taken up.
     """
     try:
-        characters, pairs, selected, switches = _read(data)
+        characters, pairs, selected, switches, spent, allowed = _read(data)
     except (KeyError, TypeError, AttributeError, OverflowError) as error:
         raise ValueError(f"not an export of selection: {error!r}") from error
+    for kept, values in ((budget, spent), (budget.switches, allowed)):
+        for key, value in values.items():
+            setattr(kept, key, value)
     for name, values in characters.items():
         table.add(name, -math.inf)
         for key, value in values.items():
@@ -126,7 +132,7 @@ _Pairs = dict[tuple[str, int], tuple[float, float, int, float]]
 
 def _read(
     data: Any,  # noqa: ANN401 - whatever a file held; each part is checked below
-) -> tuple[dict[str, dict[str, Any]], _Pairs, dict[int, str], list[Switch]]:
+) -> tuple[dict[str, dict[str, Any]], _Pairs, dict[int, str], list[Switch], dict[str, Any], dict[str, Any]]:
     """Check everything; raises KeyError, TypeError, AttributeError, OverflowError or ValueError."""
     if not isinstance(data, Mapping) or data["version"] != VERSION:
         raise ValueError(f"not an export of selection, version {VERSION}")
@@ -147,13 +153,24 @@ def _read(
         )
         for s in data["switches"][-KEPT:]
     ]
-    return characters, pairs, selected, switches
+    return characters, pairs, selected, switches, *_spent(data)
+
+
+def _spent(data: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The attributes of the budget, and of its switches."""
+    spent, left = data["spent"], data["switches_left"]
+    seconds = {key: _number(spent[key], 0, 1e12) for key in _SECONDS}
+    if seconds["explored"] > seconds["busy"]:
+        raise ValueError("more was explored than was run")
+    allowed = {"left": _number(left["left"], -1e6, 1e6), "buckets": _whole(left["buckets"])}
+    return {**seconds, "runs": _whole(spent["runs"])}, allowed
 
 
 def _character(values: Mapping[str, Any]) -> dict[str, Any]:
     bounds: dict[str, Callable[[Any], float]] = {
         "spread": lambda value: _number(value, 1e-6, 100),
         "mean": lambda value: _number(value, 1e-3, 1e3),
+        "waste": lambda value: _number(value, 0, 1e3),
         "tail": lambda value: _number(value, -10, 50),
         "cold": lambda value: _number(value, 0, 50),
         "silence": lambda value: _number(value, 0, LONGEST_SILENCE),

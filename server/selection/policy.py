@@ -7,23 +7,11 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from server.selection import calibration, news, persistence
+from server.selection import calibration, instead, news, persistence
 from server.selection.blame import Court
-from server.selection.budget import Budget, Restraint
+from server.selection.budget import Budget
 from server.selection.character import LONGEST_WARMING, Objective
-from server.selection.history import (
-    FAILING,
-    FASTER,
-    GONE,
-    LEFT,
-    OTHER,
-    PINNED,
-    TRIAL,
-    History,
-    Switch,
-    against,
-    seconds,
-)
+from server.selection.history import FASTER, FORCED, PINNED, TRIAL, History, Switch, against
 from server.selection.interface import Calibration, Decision, Failure, Outcome
 from server.selection.pairs import CHURN_SECONDS, Bucket, Pair, Table
 from server.selection.states import Health, State
@@ -38,9 +26,9 @@ PLAIN, SURE = 0.15, 1.6  # a gain, and its certainty in standard deviations, for
 WORTH_KEEPING = 0.1  # the gain of a switch that turned out well
 PRICE = 0.005  # the expected improvement that a look must promise while the purse is half full
 # So many warm runs show what was cold, and as far behind may it be for that (five times slower);
-# seconds between two searches for one that was never served for long enough; switches that must be left, one for need;
-# batches since the last switch.
-WARM_RUNS, NOT_WARMED, WARM_PAUSE, WARM_SWITCHES, UNDISTURBED = 4, 1.6, 10.0, 3, 100
+# seconds between two searches for one that was never served for long enough; switches that must be left; batches since
+# the last switch.
+WARM_RUNS, NOT_WARMED, WARM_PAUSE, WARM_SWITCHES, UNDISTURBED = 4, 1.6, 10.0, 1, 30
 RETURNED = 0.7  # a backend that comes back may be another than before, twice as fast or slow
 NOT_IDLE = 3.0  # seconds that a quarantined backend waits for an idle moment before a batch is tried on it
 AGAIN = 30.0  # seconds until that is repeated, if nothing comes of it
@@ -48,7 +36,6 @@ POOR = 15.0  # seconds until a quarantined backend is asked again that could not
 PAROLE = 90.0  # seconds in quarantine after which one that can't be afforded serves again, at one failure's notice
 WASTED = 1.5  # typical times that a failed run costs: half of its own, and another backend's
 ASKED_EVERY = 1.0  # seconds between two searches for what to calibrate
-_KINDS = {State.QUARANTINED: FAILING, State.ABSTAINING: LEFT}
 
 
 class Selector:
@@ -56,16 +43,16 @@ class Selector:
 
     Attributes:
         table: All pairs of backend and bucket.
-        budget: What exploration may cost.
+        budget: What exploration may cost, and how many switches may be made.
         history: The last switches.
     """
 
     def __init__(self, buckets: Sequence[int], objective: Objective = Objective.MEAN) -> None:
         self.table = Table(buckets, objective)
         self.budget, self.history = Budget(), History()
-        self._restraint, self._court = Restraint(len(self.table.buckets)), Court()
+        self._court = Court()
         self._pinned: tuple[str, ...] = ()
-        self._asked, self._wishes, self._warmed_at = -math.inf, 0, 0.0
+        self._asked, self._wishes, self._warmed_at = -math.inf, 0, -math.inf
 
     def backend_state(self, backend: str, *, available: bool, now: float, reason: str = "") -> None:
         """A backend is proved and loaded, or was taken away."""
@@ -118,8 +105,8 @@ class Selector:
         """
         place = self.table.buckets[bucket]
         if failed:
-            return self._fail_over(place, failed)
-        place.count += 1
+            return instead.of_failed(self.table, place, failed).decision
+        place.count, place.asked_at = place.count + 1, now
         selected = place.selected
         if selected is None or selected.health.reason is not None or self._pinned or place.released:
             selected = self._reselect(place, now)
@@ -188,7 +175,7 @@ class Selector:
 
     def export(self, now: float) -> dict[str, Any]:
         """Everything that was learnt, as JSON-able data, with ages instead of times."""
-        return persistence.export(self.table, self.history, now)
+        return persistence.export(self.table, self.budget, self.history, now)
 
     def restore(self, data: object, now: float) -> None:
         """Take up what was exported; estimates are marked old and looked at again.
@@ -196,68 +183,21 @@ class Selector:
         Raises:
             ValueError: The data isn't such an export. Nothing was taken up.
         """
-        persistence.restore(self.table, self.history, data, now)
-
-    def _fail_over(self, bucket: Bucket, failed: Sequence[str]) -> Decision:
-        left = [bucket.pairs[name] for name in self.table.present if name not in failed]
-        if not left:
-            raise ValueError("no backend is left for this batch")
-        return min(left, key=lambda pair: (pair.health.reason is not None, self.table.cost(pair))).decision
+        persistence.restore(self.table, self.budget, self.history, data, now)
 
     def _reselect(self, bucket: Bucket, now: float) -> Pair:
         """Where to go when the selected pair can't be had, or the operator has a say."""
-        usable, before = self.table.usable(bucket), bucket.selected
-        chosen = next((bucket.pairs[name] for name in self._pinned if bucket.pairs.get(name) in usable), None)
-        if chosen is None and before is not None and before.health.reason is None:
-            chosen = self._freed(usable, before) if bucket.released else before
-        if chosen is None:
-            chosen = self._best(bucket, usable)
+        before = bucket.selected
+        chosen = instead.of_selected(self.table, bucket, self._pinned)
         if chosen is not before:
             left = bucket.last
             bucket.select(chosen)
             if left is not None:
                 news.remember(self.table, left)
             if left is not None and left is not chosen:
-                self._note(bucket, now, left, chosen, *self._why(bucket, left, chosen))
+                self._note(bucket, now, left, chosen, *instead.why(self.table, bucket, left, chosen, self._pinned))
         bucket.released = False
         return chosen
-
-    def _freed(self, usable: list[Pair], pinned: Pair) -> Pair:
-        """Where to go on when an operator's preference ends: what is known to be better needs no new proof."""
-        return min((pair for pair in usable if pair.estimate.runs), key=self.table.cost, default=pinned)
-
-    def _best(self, bucket: Bucket, usable: list[Pair]) -> Pair:
-        table = self.table
-        if not table.present:
-            raise ValueError("no backend is available")
-        if not usable:  # all are quarantined: one that fails often is more than none
-            here = [bucket.pairs[name] for name in table.present]
-            return bucket.selected or min(here, key=lambda pair: pair.health.evidence)
-        if bucket.selected is None and bucket.last in usable:
-            return bucket.last
-        if all(pair.estimate.runs for pair in usable):
-            return min(usable, key=table.cost)
-        votes = [other.selected.backend for other in table.buckets.values() if other.selected is not None]
-        favourite = table.favourite()
-        return max(usable, key=lambda pair: (votes.count(pair.backend), pair.backend == favourite))
-
-    def _why(self, bucket: Bucket, left: Pair, chosen: Pair) -> tuple[str, str]:
-        """Why a pair is chosen that wasn't better in a comparison: in words, and in one of KINDS."""
-        if chosen.backend in self._pinned:
-            place = self._pinned.index(chosen.backend)
-            passed = "".join(f", {name} is {self._trouble(bucket, name)}" for name in self._pinned[:place])
-            return f"pinned to {' then '.join(self._pinned)}{passed}", PINNED
-        about = f", {chosen.backend} {seconds(self.table.cost(chosen))}" if chosen.estimate.runs else ""
-        if bucket.released:
-            return f"no longer pinned{about}", PINNED
-        kind = GONE if left.backend not in self.table.present else _KINDS.get(left.health.state, OTHER)
-        return f"{left.backend} is {self._trouble(bucket, left.backend)}{about}", kind
-
-    def _trouble(self, bucket: Bucket, name: str) -> str:
-        if name not in self.table.present:
-            return "not available"
-        health = bucket.pairs[name].health
-        return f"{health.state.value}: {health.reason}" if health.reason else "available"
 
     def _consider(self, bucket: Bucket, selected: Pair, now: float) -> Pair:
         """Compare, and switch, try or have a look if it is worth that."""
@@ -266,7 +206,7 @@ class Selector:
         if not selected.estimate.runs:
             return selected
         if bucket.previous is not None and since >= CONFIRM and news.confirmed(self.table, bucket) > WORTH_KEEPING:
-            self._restraint.proved_right()
+            self.budget.switches.proved_right()
         for pair in bucket.pairs.values():
             if pair is not selected and pair.then:
                 news.follow(self.table, pair)
@@ -282,7 +222,7 @@ class Selector:
             found.trial is not None
             and since >= TRIED
             and selected.estimate.runs >= KNOWN
-            and self._restraint.allows(1 if alarmed else 2, now)
+            and self._allows(1 if alarmed else 2, now)
         ):
             self._switch(bucket, selected, found.trial, now, TRIAL)
             bucket.alarmed_at = bucket.count  # be as quick to take it back
@@ -293,7 +233,7 @@ class Selector:
 
     def _warm(self, bucket: Bucket, selected: Pair, since: int, now: float) -> Pair | None:
         """Try, once, a backend of which too few runs in a row were seen to tell that it doesn't become faster yet."""
-        if since < UNDISTURBED or now < self._warmed_at + WARM_PAUSE or not self._restraint.allows(WARM_SWITCHES, now):
+        if since < UNDISTURBED or now < self._warmed_at + WARM_PAUSE or not self._allows(WARM_SWITCHES, now):
             return None
         self._warmed_at = now
         for pair in self.table.usable(bucket):
@@ -319,7 +259,10 @@ class Selector:
                 return False
         plain = found.gain > PLAIN and found.gain > SURE * found.deviation
         seen = found.better is not None and not found.better.estimate.alarm
-        return self._restraint.allows(1, now) or (plain and seen)
+        return self._allows(1, now) or (plain and seen)
+
+    def _allows(self, switches: int, now: float) -> bool:
+        return self.budget.switches.allows(switches, now, self.table.busy(now))
 
     def _may_look(self, pair: Pair, worth: float, *, alarmed: bool) -> bool:
         left = self.budget.left(math.exp(self.table.cost(pair)))
@@ -336,10 +279,11 @@ class Selector:
 
     def _note(self, bucket: Bucket, now: float, old: Pair, new: Pair, reason: str, kind: str) -> None:  # noqa: PLR0917 - a switch's facts
         self.history.append(Switch(now, bucket.size, old.backend, new.backend, reason, kind))
-        if kind == PINNED:  # an operator's switches are no reason to be slow about one's own
+        if kind == PINNED:
             bucket.previous = None
+        if kind in FORCED:  # what operators and failures make necessary is no reason to be slow about the way back
             return
-        self._restraint.switched()
+        self.budget.switches.switched()
         bucket.churn = 1 + bucket.churn * math.exp((bucket.churned_at - now) / CHURN_SECONDS)
         bucket.churned_at = now
 
@@ -378,11 +322,16 @@ class Selector:
             pair.health.fail(now, failure)
             for sibling in self.table.siblings(pair):
                 sibling.health.hear()
-        cheaper = [p for p in self.table.siblings(pair) if p.bucket.size < bucket.size]
-        if pair.health.reason is not None and any(p.health.reason is not None for p in cheaper):
+        if pair.health.reason is not None and self.table.waits_for_smaller(pair):
             pair.health.wait_for_another(now)
         bucket.retry_at = min(bucket.retry_at, pair.health.retry_at)
         bucket.due = 0
+
+    def _may_parole(self, pair: Pair, now: float) -> bool:
+        """Whether to end a quarantine without proof; a smaller bucket, if it waits as well, does that for less."""
+        health = pair.health
+        long = now - health.since > PAROLE * (1 + health.relapses)
+        return long and not self.table.waits_for_smaller(pair) and self._allows(1, now)
 
     def _ask_again(self, bucket: Bucket, now: float) -> Pair | None:
         """A quarantined backend that no idle moment came for, to be tried on a batch."""
@@ -394,7 +343,7 @@ class Selector:
             if health.retry_at + NOT_IDLE <= now:
                 if calibration.affordable(self.table, self.budget, pair):
                     found, health.retry_at = pair, now + AGAIN
-                elif self._restraint.allows(1, now) and now - health.since > PAROLE * (1 + health.relapses):
+                elif self._may_parole(pair, now):
                     health.release_on_parole(now)
                     bucket.due = 0
                     continue

@@ -8,13 +8,10 @@ import hashlib
 import hmac
 import logging
 import stat
-import threading
-import time
-import weakref
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
-from server.services.tls import fingerprint
+from server.services.renewal import FilesRefused, Renewal
 from server.services.transport import Rpc
 
 logger = logging.getLogger(__name__)
@@ -26,15 +23,14 @@ REFUSAL = "a valid bearer token is required"
 
 _LEAST_LENGTH = 16
 _MOST_TOKENS = 64
-_LOOK_SECONDS = 1.0
 
 
-class TokensRefused(Exception):
+class TokensRefused(FilesRefused):
     """The file cannot be used; the text names it, and never what is in it."""
 
 
 class Tokens:
-    """The tokens of a file, read again when it changes. Kept as digests, whose length tells nothing."""
+    """The tokens of a file. Kept as digests, whose length tells nothing."""
 
     def __init__(self, file: Path) -> None:
         """Read the file.
@@ -46,46 +42,21 @@ class Tokens:
             TokensRefused: It cannot be read, others can read it too, or what is in it are no tokens.
         """
         self._file = file
-        self._seen = fingerprint(file)
-        self._digests = _read(file)
+        self.renewal = Renewal(
+            (file,), lambda: _read(file), self._renewed, name="tokens", kept="the tokens of before remain valid"
+        )
+        """Reads the file again when it changes."""
 
     def accept(self, token: str) -> bool:
         """Whether it is one of them. Takes the same time wherever it differs, and never looks at the file."""
         digest = _digest(token)
         found = False
-        for each in self._digests:
+        for each in self.renewal.value:
             found |= hmac.compare_digest(each, digest)
         return found
 
-    def watch(self) -> None:
-        """Look at the file every second from now on, as long as somebody has these tokens.
-
-        In a thread of its own: a disk may take its time, and a file may have been replaced by a pipe.
-        """
-        threading.Thread(target=_watch, args=(weakref.ref(self),), name="tokens", daemon=True).start()
-
-    def look(self) -> None:
-        """Read the file again if it has changed. One that cannot be used leaves the tokens as they are."""
-        seen = fingerprint(self._file)
-        if seen == self._seen:
-            return
-        self._seen = seen
-        try:
-            self._digests = _read(self._file)
-        except TokensRefused as error:
-            logger.error("the tokens of before remain valid: %s", error)  # noqa: TRY400 - the text says it all
-        else:
-            logger.info("%d token(s) are valid now: %s has changed", len(self._digests), self._file)
-
-
-def _watch(reference: "weakref.ref[Tokens]") -> None:
-    while (tokens := reference()) is not None:
-        try:
-            tokens.look()
-        except Exception:
-            logger.exception("the tokens of before remain valid")  # a fault of ours must not end the watch for good
-        del tokens  # nothing but this thread may be left to keep them
-        time.sleep(_LOOK_SECONDS)
+    def _renewed(self, digests: Sequence[bytes]) -> None:
+        logger.info("%d token(s) are valid now: %s has changed", len(digests), self._file)
 
 
 class Gate:

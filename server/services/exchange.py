@@ -8,7 +8,7 @@ import grpc
 from server import calls
 from server.admission import Budget
 from server.calls import Watcher
-from server.errors import QueueFull, SegueError
+from server.errors import QueueFull, SegueError, TooLate
 from server.metrics import Metrics
 from server.services.statuses import Code, status_code, status_text
 from server.services.transport import Metadata, Rpc
@@ -123,8 +123,8 @@ class Errand:
         """Whether the client has gone."""
         return self._exchange.rpc.cancelled
 
-    def run(self) -> None:
-        """Answer, and let go of what the request holds."""
+    def run(self) -> bool:
+        """Answer, and let go of what the request holds; see admission.Work."""
         exchange = self._exchange
         calls.enter(exchange.call)
         exchange.call.taken = calls.now()
@@ -132,8 +132,10 @@ class Errand:
             message = self._answer()
         except Exception as error:  # noqa: BLE001 - the outermost guard: see Exchange.fail
             exchange.fail(error)
+            return not isinstance(error, TooLate)
         else:
             exchange.reply(message)
+            return True
         finally:
             self._let_go()
             calls.leave()

@@ -10,7 +10,8 @@ from protos.serving import model_service_pb2
 from protos.serving.config_pb2 import ModelServerConfig
 from protos.tensorflow import errors_pb2
 from server.errors import InvalidRequest, ModelsUnavailable, SegueError
-from server.lifecycle.manager import ModelManager, Reload
+from server.lifecycle.awaited import Reload
+from server.lifecycle.manager import ModelManager
 from server.lifecycle.states import VersionStatus
 from server.metrics import Metrics
 from server.services.edge import Method

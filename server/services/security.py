@@ -3,11 +3,13 @@
 import ipaddress
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import grpc
 
 from server.config import ServerConfig
 from server.services.authorisation import Gate, Tokens, TokensRefused
+from server.services.renewal import Renewal
 from server.services.tls import Certificates, TlsRefused, source_of
 
 
@@ -25,6 +27,20 @@ class Security:
     """None without tokens, so that requests pay nothing for what is not there."""
     words: str
     """For the log: who can talk to the server, and how."""
+    renewals: tuple[Renewal[Any], ...]
+    """Of the files behind them."""
+    asks_who: bool
+    """Whether callers must show a token or a certificate."""
+
+    def watch(self) -> None:
+        """Take the files up again when they change, from now on."""
+        for each in self.renewals:
+            each.watch()
+
+    def stop(self) -> None:
+        """Look at the files no more."""
+        for each in self.renewals:
+            each.stop()
 
 
 def secure(config: ServerConfig, refused: Callable[[str], None]) -> Security:
@@ -55,13 +71,13 @@ def secure(config: ServerConfig, refused: Callable[[str], None]) -> Security:
             f"--admin on {config.host} would let the whole network change what is served: add --token-file or "
             "--tls-client-ca, or listen on 127.0.0.1"
         )
-    if tokens:
-        tokens.watch()
     words = "mutual TLS" if mutual else "TLS" if certificates else "no TLS"
     return Security(
         certificates.credentials() if certificates else None,
         Gate(tokens, refused) if tokens else None,
         f"{words}, {'bearer token' if tokens else 'no token'}",
+        tuple(each.renewal for each in (certificates, tokens) if each is not None),
+        asks_who=bool(tokens) or mutual,
     )
 
 

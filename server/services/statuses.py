@@ -31,6 +31,7 @@ from server.errors import (
     SignatureNotFound,
     StatusNotFound,
     UnknownService,
+    WrongRows,
 )
 from server.lifecycle.manager import ModelManager
 from server.lifecycle.servable import Servable
@@ -60,6 +61,7 @@ STATUS_CODES: Mapping[type[SegueError], grpc.StatusCode] = {
     SignatureNotFound: Code.FAILED_PRECONDITION,
     MethodUnsupported: Code.UNIMPLEMENTED,
     OutOfMemory: Code.RESOURCE_EXHAUSTED,
+    WrongRows: Code.FAILED_PRECONDITION,
     BackendError: Code.INTERNAL,
     PackageError: Code.UNKNOWN,  # TensorFlow Serving reports a version that did not load with this code
 }

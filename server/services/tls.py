@@ -1,7 +1,7 @@
 """TLS of the gRPC port: certificates from files, checked, and taken up again when the files change.
 
 A new certificate serves new connections without a restart; a new pair that is broken is said in the log and the old one
-goes on serving.
+goes on serving. Nothing is read while a connection is being made.
 """
 
 import logging
@@ -20,11 +20,12 @@ from google.protobuf import text_format
 
 from protos.serving.startup_pb2 import SSLConfig
 from server.config import ServerConfig
+from server.services.renewal import FilesRefused, Renewal
 
 logger = logging.getLogger(__name__)
 
 
-class TlsRefused(Exception):
+class TlsRefused(FilesRefused):
     """These files give no TLS; the text names them, and never what is in them."""
 
 
@@ -47,10 +48,6 @@ class Source:
     secret: Path
     """The one of them that holds the key."""
     read: Callable[[], Material]
-
-    def fingerprint(self) -> tuple[tuple[int, int, int] | None, ...]:
-        """Something that is not the same when a file has changed; None for one that is not there."""
-        return tuple(map(fingerprint, self.files))
 
     def checked(self, *, mutual: bool | None = None) -> Material:
         """Read, and see that the parts fit.
@@ -90,47 +87,43 @@ class Certificates:
             TlsRefused: They give no TLS.
         """
         self._source = source
-        self._seen = source.fingerprint()
-        self._material = source.checked()
+        self._mutual: bool | None = None
+        self.renewal = Renewal(
+            source.files,
+            lambda: source.checked(mutual=self._mutual),
+            self._renewed,
+            name="certificate",
+            kept="the certificate was not renewed, the one of before goes on serving",
+        )
+        """Reads the files again when they change."""
+        self._given = self.renewal.value
+        self._mutual = self.mutual
         _warn_if_readable(source.secret)
 
     @property
     def mutual(self) -> bool:
         """Whether clients must show a certificate. Files that are read again do not change it."""
-        return self._material.client_ca is not None
+        return self._given.client_ca is not None
 
     def credentials(self) -> grpc.ServerCredentials:
         """For a port; gRPC asks before each handshake whether there is something new."""
         return grpc.dynamic_ssl_server_credentials(
-            _configuration(self._material),
-            self._renewed,  # type: ignore[arg-type]  # the stubs know not that it may return None; grpcio does
+            _configuration(self._given),
+            self._new,  # type: ignore[arg-type]  # the stubs know not that it may return None; grpcio does
             require_client_authentication=self.mutual,
         )
 
-    def _renewed(self) -> "grpc.ServerCertificateConfiguration | None":
-        """What the files hold, if they have changed and fit together; None leaves things as they are."""
-        now = self._source.fingerprint()
-        if now == self._seen:
+    def _new(self) -> "grpc.ServerCertificateConfiguration | None":
+        """What gRPC does not have yet; None leaves things as they are. gRPC asks for one handshake at a time."""
+        material = self.renewal.value
+        if material is self._given:
             return None
-        self._seen = now
-        try:
-            material = self._source.checked(mutual=self.mutual)
-        except TlsRefused as error:
-            logger.error("the certificate was not renewed, the one of before goes on serving: %s", error)  # noqa: TRY400
-            return None
-        self._material = material
-        _warn_if_readable(self._source.secret)
-        logger.info("new connections get the certificate in %s, which has changed", self._source.files[0])
+        self._given = material
         return _configuration(material)
 
-
-def fingerprint(file: Path) -> tuple[int, int, int] | None:
-    """Something that is not the same when the file has changed; None if it is not there."""
-    try:
-        found = file.stat()
-    except OSError:
-        return None
-    return (found.st_mtime_ns, found.st_size, found.st_ino)
+    def _renewed(self, _material: Material) -> None:
+        _warn_if_readable(self._source.secret)
+        logger.info("new connections get the certificate in %s, which has changed", self._source.files[0])
 
 
 def _configuration(material: Material) -> "grpc.ServerCertificateConfiguration":
@@ -151,7 +144,11 @@ def _read_files(certificate: Path, key: Path, client_ca: Path | None) -> Materia
 
 
 def _read_ssl_config(file: Path) -> Material:
-    """TensorFlow Serving's ssl_config_file: PEM text within text, and no certificate asked for by default."""
+    """TensorFlow Serving's ssl_config_file: PEM text within text, and no certificate asked for by default.
+
+    Raises:
+        TlsRefused: It cannot be read, does not parse, or lacks what TLS needs.
+    """
     try:
         config = text_format.Parse(_read(file).decode(), SSLConfig())
     except (text_format.ParseError, UnicodeDecodeError) as error:

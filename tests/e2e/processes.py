@@ -85,12 +85,24 @@ def started(command: Sequence[str | Path], **options: Any) -> Iterator[tuple["su
 def serving(repository: Path, *options: str) -> Iterator[RunningServer]:
     """A server process that has loaded what the repository holds."""
     port = free_port()
-    command = [sys.executable, "-m", "server", "--repository", str(repository), "--port", str(port)]
-    command += ["--metrics-port", "0", "--lame-duck-seconds", "0.2", "--poll-seconds", "0.2", *options]
-    with started(command) as (process, log):
+    with started(_server(repository, port, *options)) as (process, log):
         log.wait_for("serving ")
         metrics = log.wait_for("metrics on ").partition("metrics on ")[2]
         yield RunningServer(process, f"localhost:{port}", metrics, log)
+
+
+@contextmanager
+def loading(repository: Path, *options: str) -> Iterator[str]:
+    """A server process that has begun to load its first model, and answers meanwhile: its address."""
+    port = free_port()
+    with started(_server(repository, port, *options)) as (_, log):
+        log.wait_for(": LOADING")
+        yield f"localhost:{port}"
+
+
+def _server(repository: Path, port: int, *options: str) -> list[str]:
+    command = [sys.executable, "-m", "server", "--repository", str(repository), "--port", str(port)]
+    return [*command, "--metrics-port", "0", "--lame-duck-seconds", "0.2", "--poll-seconds", "0.2", *options]
 
 
 def convert(*arguments: str | Path, **options: Any) -> "subprocess.CompletedProcess[str]":

@@ -1,6 +1,6 @@
 """The contract of TensorFlow Serving, row by row, found by its own unmodified client in a process of its own.
 
-The rows are data: tests/e2e/contract.toml. One server and one client process serve them all.
+The rows are data: tests/e2e/contract.toml. One server and one client process for each kind of server serve them all.
 """
 
 import re
@@ -14,8 +14,8 @@ from google.protobuf import text_format
 from google.protobuf.message import Message
 
 from protos.serving import inference_pb2, metadata_pb2, model_service_pb2, predict_pb2
-from tests.contract_models import ECHOED, write_contract_models
-from tests.e2e.processes import client_calls, serving
+from tests.contract_models import ECHOED, write_contract_models, write_endless, write_slow_models
+from tests.e2e.processes import ROOT, client_calls, loading, serving
 
 pytestmark = pytest.mark.slow
 
@@ -33,6 +33,8 @@ SERVERS: dict[str, tuple[str, ...]] = {
     "admin": ("--admin",),
     "content": ("--tensor-content",),
 }
+SLOW = ("--backends=onnxruntime", "--threads=1", "--per-model-batching")
+MAY = {"server", "crowd", "timeout"}
 KEYS = {"name", "source", "method", "request"}
 ANSWERS = ({"reply"}, {"code", "text"}, {"code", "starts"}, {"code"})
 
@@ -81,14 +83,25 @@ def _fields(field: str, values: list[str]) -> str:
     return " ".join(f"{field}: {value}" for value in values)
 
 
-def read_rows() -> list[Row]:
-    """All rows of the file, with NAMEn made a name of n characters."""
+def read_contract() -> Row:
+    """The file, with NAMEn made a name of n characters."""
     text = (Path(__file__).parent / "contract.toml").read_text()
-    data = tomllib.loads(re.sub(r"NAME(\d+)", lambda match: "n" * int(match[1]), text))
-    return [*data["row"], *(row for echo in data["echo"] for row in echo_rows(echo))]
+    return tomllib.loads(re.sub(r"NAME(\d+)", lambda match: "n" * int(match[1]), text))
 
 
-ROWS = read_rows()
+CONTRACT = read_contract()
+ROWS: list[Row] = [*CONTRACT["row"], *(row for echo in CONTRACT["echo"] for row in echo_rows(echo))]
+
+
+def found_at(address: str, name: str, root: Path) -> dict[str, Row]:
+    """What the client finds at a server of a kind, by the rows' names."""
+    rows = [row for row in ROWS if row.get("server", "") == name]
+    calls = [
+        {key: value for key, value in row.items() if key in {"method", "crowd", "timeout"}}
+        | {"request": row["request"].replace("ROOT", str(root))}
+        for row in rows
+    ]
+    return {row["name"]: answer for row, answer in zip(rows, client_calls(address, calls), strict=True)}
 
 
 @pytest.fixture(scope="module")
@@ -98,12 +111,25 @@ def answers(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Row]:
     write_contract_models(root)
     answers: dict[str, Row] = {}
     for name, options in SERVERS.items():
-        rows = [row for row in ROWS if row.get("server", "") == name]
-        calls = [{"method": row["method"], "request": row["request"].replace("ROOT", str(root))} for row in rows]
         with serving(root, *options) as server:
-            found = client_calls(server.address, calls)
-        answers |= {row["name"]: answer for row, answer in zip(rows, found, strict=True)}
-    return answers
+            answers |= found_at(server.address, name, root)
+    slow = tmp_path_factory.mktemp("slow")
+    write_slow_models(slow)
+    with serving(slow, *SLOW) as server:
+        answers |= found_at(server.address, "slow", slow)
+    return answers | while_loading(tmp_path_factory.mktemp("loading"))
+
+
+def while_loading(root: Path) -> dict[str, Row]:
+    """What the client finds while the server loads a model with a label."""
+    write_endless(root)
+    config = root / "models.config"
+    config.write_text(
+        f"model_config_list {{ config {{ name: 'endless' base_path: '{root / 'endless'}' "
+        "model_platform: 'tensorflow' version_labels { key: 'stable' value: 1 } } }"
+    )
+    with loading(root, *SLOW, f"--model-config-file={config}") as address:
+        return found_at(address, "loading", root)
 
 
 def _any_message(reply: str, expected: str) -> str:
@@ -137,9 +163,20 @@ def test_the_contract_is_well_formed() -> None:
     names = [row["name"] for row in ROWS]
     assert len(set(names)) == len(names)
     for row in ROWS:
-        assert row.keys() - KEYS - {"server"} in ANSWERS, row["name"]
+        assert row.keys() - KEYS - MAY in ANSWERS, row["name"]
         assert row.keys() >= KEYS, row["name"]
         assert row["method"] in REPLIES
-        assert row.get("server", "") in SERVERS
+        assert row.get("server", "") in {*SERVERS, "slow", "loading"}
         assert row["source"].startswith(("serving:", "tensorflow:"))
     assert {name.partition(":")[0] for name in names} >= set(ECHOED)
+
+
+def test_every_exception_is_named_in_the_docs() -> None:
+    """Whoever relies on an answer that is not given here on purpose reads so, with the reason and what comes."""
+    docs = (ROOT / "docs" / "serving.md").read_text()
+    for exception in CONTRACT["exception"]:
+        assert exception.keys() == {"name", "source", "code", "starts", "instead", "kept_by"}
+        named = [line for line in docs.splitlines() if f"`{exception['code']}` `{exception['starts']}" in line]
+        assert len(named) == 1, exception["name"]
+        file, _, test = exception["kept_by"].partition("::")
+        assert f"def {test}(" in (ROOT / file).read_text()

@@ -10,6 +10,7 @@ import pytest
 from benchmarks.faster_path import models
 from benchmarks.faster_path.judge import Measured, Verdict, joined, judge
 from benchmarks.faster_path.measuring import (
+    Choice,
     Client,
     Pace,
     measure,
@@ -29,13 +30,13 @@ SIZES: Mapping[str, int] = {"gestures": 1, "sensors": 16}
 
 BACKENDS = ("onnxruntime-cpu", "openvino-cpu")
 
-Bench = Mapping[str, tuple[Client, bytes]]
+Bench = Mapping[str, tuple[Client, bytes, Choice]]
 Verdicts = Sequence[Verdict]
 
 
 @pytest.fixture(scope="module")
 def bench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
-    """A client and a request for each model of one server process with two backends, both of which have settled."""
+    """Of one server process with two backends, for each model: a client, a request, and what was chosen by itself."""
     pytest.importorskip("openvino", reason="an optional install")
     folder = tmp_path_factory.mktemp("faster-path")
     repository = folder / "models"
@@ -46,18 +47,20 @@ def bench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
         for client, _ in both.values():
             assert wait_for_backends(client, 60) == {}
         wait_for_calibration(client, 10)  # one thread calibrates all models
-        for name, (client, request) in both.items():
-            assert settle(client, SIZES[name], request, PACE)
-        yield both
+        yield {
+            name: (client, request, settle(client, SIZES[name], request, PACE))
+            for name, (client, request) in both.items()
+        }
 
 
-def verdicts(bench: Bench, choice: Sequence[str], is_expected: Callable[[Verdicts], bool]) -> Verdicts:
-    """A verdict of a choice for each model; from more rounds if the first do not say what is expected."""
+def verdicts(bench: Bench, pinned: Sequence[str], is_expected: Callable[[Verdicts], bool]) -> Verdicts:
+    """A verdict for each model, of the server's choice or of pins; from more rounds if the first are unexpected."""
     seen: dict[str, list[Measured]] = {name: [] for name in bench}
     said: Verdicts = []
     for _ in range(MORE):
-        for name, (client, request) in bench.items():
-            seen[name].append(measure(client, SIZES[name], request, PACE, choice))
+        for name, (client, request, own) in bench.items():
+            choice = Choice(pinned[0]) if pinned else own
+            seen[name].append(measure(client, request, PACE, choice, pinned))
         said = [judge(joined(parts), LIMIT) for parts in seen.values()]
         if is_expected(said):
             break

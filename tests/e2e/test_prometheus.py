@@ -1,6 +1,7 @@
-"""A real Prometheus looks at a loaded server: everything that dashboards and alerts ask for is there."""
+"""A real Prometheus looks at a loaded server with the real policy: all that dashboards and alerts ask for is there."""
 
 import math
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -36,6 +37,7 @@ def watched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Promethe
                 made.make_everything_happen()
                 prometheus.until(f'sum(segue_backend_failures_total{{kind="error"}}) >= {count}')
             prometheus.until("count_over_time(segue_refused_requests_total[1m]) > 2")
+            made.quarantine()
             yield prometheus, made
 
 
@@ -73,10 +75,24 @@ def test_no_query_is_of_a_metric_or_label_that_does_not_exist(watched: tuple[Pro
                 assert prometheus.query(f'count({name}{{{label}!=""}})'), (name, label)
 
 
+@pytest.mark.parametrize("name", sorted(alerts()))
+def test_every_alert_has_data(watched: tuple[Prometheus, Loaded], name: str) -> None:
+    """No alert is silent for want of series: asked for the truth of its comparisons, each answers yes or no.
+
+    What it asks of hours ago, this Prometheus was not there for; it is asked of a moment ago.
+    """
+    prometheus, _ = watched
+    told = re.sub(r"(==|>|<)", r"\1 bool", alerts()[name].replace("offset 6h", "offset 1s"))
+    assert "bool" in told
+    values = [float(series["value"][1]) for series in prometheus.query(told)]
+    assert set(values) & {0.0, 1.0}, told
+
+
 def test_prometheus_follows_every_alert(watched: tuple[Prometheus, Loaded]) -> None:
     """The rules are evaluated without an error, and what is wrong with this server is on its way to somebody."""
     prometheus, _ = watched
     prometheus.until('ALERTS{alertname="SegueBackendQuarantined", backend="torch-cpu"}')
+    prometheus.until('ALERTS{alertname="SegueSingleBackend", model="affine"}')
     (group,) = prometheus.ask("rules")["groups"]
     states = {rule["name"]: rule["state"] for rule in group["rules"]}
     assert {rule["health"] for rule in group["rules"]} == {"ok"}
@@ -89,18 +105,22 @@ def test_prometheus_follows_every_alert(watched: tuple[Prometheus, Loaded]) -> N
 
 
 def test_the_switch_is_marked_with_who_and_why(watched: tuple[Prometheus, Loaded]) -> None:
-    """A switch is one mark, with the backends and the reason's class; words make no series."""
+    """A switch is one mark, with the backends and the policy's own class of its reason; words make no series."""
     prometheus, _ = watched
     found = prometheus.query('segue_backend_switches_total{bucket="4"}')
     kinds = {(series["metric"]["from"], series["metric"]["to"], series["metric"]["reason"]) for series in found}
-    assert kinds == {("onnxruntime-cpu", "torch-cpu", "other"), ("torch-cpu", "onnxruntime-cpu", "other")}
+    assert kinds == {
+        ("onnxruntime-cpu", "torch-cpu", "pinned"),
+        ("torch-cpu", "onnxruntime-cpu", "pinned"),
+        ("torch-cpu", "onnxruntime-cpu", "failing"),
+    }
 
 
 def test_prometheus_reads_both_forms(watched: tuple[Prometheus, Loaded], tmp_path: Path) -> None:
     """It asks for OpenMetrics by itself; what it found under TensorFlow Serving's names is what the text form tells."""
     prometheus, made = watched
     (series,) = prometheus.query(':tensorflow:serving:request_count{model_name="affine", status="OK"}')
-    text = made.site.server._metrics.page().decode()
+    text = made.server._metrics.page().decode()
     (line,) = [
         line
         for line in text.splitlines()

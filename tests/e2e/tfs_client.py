@@ -4,11 +4,13 @@ It runs in a process of its own, because TensorFlow's protobuf symbols and ours 
     {"method": "Predict", "spec": {"name", "version", "label", "signature_name"}, "inputs": {alias: {"dtype", "value"}},
      "filter": [...], "content": false, "fields": [...]}
 or, for any method, with the request in protobuf's text format
-    {"method": "Classify", "request": "model_spec { ... } ..."}
-and an answer {"code", "text"} for an error, else what the method gives, or {"reply"} in text format.
+    {"method": "Classify", "request": "model_spec { ... } ...", "crowd": 1, "timeout": 60}
+where the call is made `crowd` times at once and the first answer is taken; and an answer {"code", "text"} for an error,
+else what the method gives, or {"reply"} in text format.
 """
 
 import json
+import queue
 import sys
 from typing import Any
 
@@ -62,7 +64,13 @@ def text_call(channel: grpc.Channel, call: dict[str, Any]) -> dict[str, Any]:
     in_model_service = method in {"GetModelStatus", "HandleReloadConfigRequest"}
     services = model_service_pb2_grpc if in_model_service else prediction_service_pb2_grpc
     stub = services.ModelServiceStub(channel) if in_model_service else services.PredictionServiceStub(channel)
-    return {"reply": text_format.MessageToString(getattr(stub, method)(request, timeout=60))}
+    ended: queue.SimpleQueue[Any] = queue.SimpleQueue()
+    begin = getattr(stub, method).future
+    crowd = [begin(request, timeout=call.get("timeout", 60)) for _ in range(call.get("crowd", 1))]
+    for future in crowd:
+        future.add_done_callback(ended.put)
+    first, *_ = [ended.get() for _ in crowd]
+    return {"reply": text_format.MessageToString(first.result())}
 
 
 def fill_spec(spec: Any, wanted: dict[str, Any] | None) -> None:

@@ -9,8 +9,10 @@ from pathlib import Path
 
 import atheris
 
-with atheris.instrument_imports(include=["server"]):
-    from tests.fuzz.targets import TARGETS, seeds
+# Beside our own code the parsers in Python that it leaves files to: without them a fuzzer sees no way into a text.
+with atheris.instrument_imports(include=["server", "google.protobuf.text_format", "numpy.lib._format_impl"]):
+    from tests.fuzz.seeds import seeds
+    from tests.fuzz.targets import TARGETS
 
 ROOT = Path(__file__).parents[2]
 

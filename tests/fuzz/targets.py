@@ -4,28 +4,41 @@ The promise of each is the same: bytes mean what they mean to protobuf, or one n
 """
 
 import hashlib
+import io
+import os
+import warnings
+import zipfile
 from collections.abc import Callable, Mapping
+from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import ml_dtypes
 import numpy as np
-from google.protobuf.message import DecodeError
+from google.protobuf.message import DecodeError, Message
 from numpy.typing import NDArray
 
-from protos.serving import inference_pb2, predict_pb2
+from protos.serving import inference_pb2, metadata_pb2, model_service_pb2, predict_pb2
 from protos.tensorflow import example_pb2, tensor_pb2
 from server import model_config
-from server.errors import InvalidRequest, MalformedResponse, SegueError
+from server.arrays import load_arrays
+from server.batching.parameters import read_parameters
+from server.errors import InvalidRequest, MalformedRequest, MalformedResponse, SegueError
 from server.examples import columns, rows_of
+from server.monitoring import metrics_paths
 from server.reload import ConfigFile
+from server.services import statuses
+from server.services.inference import _LISTS
+from server.services.tls import TlsRefused, _read_ssl_config
 from server.signatures import InputSpec
-from server.wire import requests
+from server.wire import merging, requests
 from server.wire.dtypes import SERVED
 from server.wire.encoding import pack_varints, tensor_parts
 from server.wire.layouts import Layouts
-from server.wire.requests import parse_predict_request
-from server.wire.responses import encode_predict_request, encode_predict_response, parse_predict_response
-from tests.bad_requests import good_requests
+from server.wire.merging import Inner
+from server.wire.requests import parse_predict_request, peek_model_name
+from server.wire.responses import encode_predict_response, parse_predict_response
+from server.wire.scanner import Allowance
 from tests.fuzz.oracle import LIMIT, check_request, expected_spec, expected_value, has_lost_an_entry
 
 Target = Callable[[bytes], None]
@@ -89,7 +102,8 @@ _SPECS = tuple(
 _SERIALIZED = (InputSpec("inputs", "inputs:0", tensor_pb2.DT_STRING, (-1,), "inputs", None),)
 
 
-_BUILT = b"\xff"  # no message begins with it: what follows tells how to build one
+BUILT = b"\xff"
+"""No message begins with it: what follows tells how to build one."""
 
 
 def _input_of(recipe: bytes) -> inference_pb2.Input:
@@ -118,7 +132,7 @@ def _input_of(recipe: bytes) -> inference_pb2.Input:
 def examples(data: bytes) -> None:
     """The Input of Classify and Regress: rows become columns of as many rows, of the dtypes that were asked for."""
     try:
-        message = inference_pb2.Input.FromString(data) if data[:1] != _BUILT else _input_of(data[1:])
+        message = inference_pb2.Input.FromString(data) if data[:1] != BUILT else _input_of(data[1:])
     except DecodeError:
         return
     for specs in (_SPECS, _SERIALIZED, *[(spec,) for spec in _SPECS]):
@@ -158,6 +172,86 @@ def config(data: bytes) -> None:
     assert models.folders.keys() == models.policies.keys()
     assert all(path.is_absolute() for path in models.folders.values())
     list(model_config.ignored(parsed))
+
+
+_PARSED: Mapping[type[Message], Inner] = {
+    inference_pb2.ClassificationRequest: _LISTS,
+    inference_pb2.MultiInferenceRequest: _LISTS,
+    metadata_pb2.GetModelMetadataRequest: {},
+    model_service_pb2.GetModelStatusRequest: {},
+    model_service_pb2.ReloadConfigRequest: {},
+}
+"""Requests, and where large ones are cut."""
+
+
+def messages(data: bytes) -> None:
+    """Requests that protobuf parses, cut where large ones are: as if they were not cut."""
+    for depth in (0, 1):
+        peek_model_name(data, depth)
+    whole = merging.PART_BYTES
+    for kind, inner in _PARSED.items():
+        try:
+            theirs = kind.FromString(data)
+        except DecodeError:
+            theirs = None
+        for size in (whole, 1, 1 + len(data) // 3):
+            merging.PART_BYTES = size
+            try:
+                ours = statuses.parse(kind, data, inner, Allowance(len(data)))
+            except MalformedRequest:
+                assert theirs is None
+            else:
+                assert theirs is not None
+                assert ours.SerializeToString(deterministic=True) == theirs.SerializeToString(deterministic=True)
+            finally:
+                merging.PART_BYTES = whole
+
+
+_FILE = os.memfd_create("file")
+
+
+def _file(data: bytes) -> Path:
+    """A file that holds the bytes, in memory."""
+    os.ftruncate(_FILE, 0)
+    os.pwrite(_FILE, data, 0)
+    return Path(f"/proc/self/fd/{_FILE}")
+
+
+def texts(data: bytes) -> None:
+    """The files that start scripts name: batching parameters, where the metrics are, certificates."""
+    path = _file(data)
+    with suppress(InvalidRequest):
+        parameters = read_parameters(path)
+        assert list(parameters.buckets) == sorted(set(parameters.buckets))
+        assert parameters.buckets[-1] == parameters.max_batch_size
+        assert 1 <= parameters.padded(1) <= parameters.max_batch_size
+    with suppress(InvalidRequest):
+        assert all(each.startswith("/") for each in metrics_paths(path))
+    with suppress(TlsRefused):
+        material = _read_ssl_config(path)
+        assert material.key
+        assert material.certificate
+
+
+def arrays(data: bytes) -> None:
+    """A file of arrays, as packages have them; what is no zip file is taken for the one member of such a file."""
+    if not data.startswith(b"PK"):
+        packed = io.BytesIO()
+        with zipfile.ZipFile(packed, "w") as archive:
+            archive.writestr("x.npy", data)
+        data = packed.getvalue()
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # numpy's, of headers that Python 2 wrote
+            found = load_arrays(_file(data), max_total_bytes=LIMIT)
+    except ValueError:
+        return
+    for array in found.values():
+        if array.dtype.kind == "O":
+            assert all(isinstance(each, bytes) for each in array.flat)
+        else:
+            assert array.dtype == ml_dtypes.bfloat16 or array.dtype.kind in "biufc"
+            assert array.nbytes <= LIMIT
 
 
 def encoder(data: bytes) -> None:
@@ -214,49 +308,8 @@ TARGETS: Mapping[str, Target] = {
     "predict_response": predict_response,
     "examples": examples,
     "config": config,
+    "messages": messages,
+    "texts": texts,
+    "arrays": arrays,
     "encoder": encoder,
 }
-
-
-def seeds(name: str) -> list[bytes]:
-    """Good input for a target, to start from."""
-    rng = np.random.default_rng(1)
-    arrays: dict[str, NDArray[Any]] = {
-        each.name: np.array([b"oak", b"", b"\xff"], object)
-        if each.name == "string"
-        else (rng.random((2, 3)) * 200).astype(each.dtype)
-        for each in SERVED.values()
-    }
-    if name == "predict_request":
-        good = [request.data for request in good_requests() if request.path.endswith("/Predict")]
-        return [*good, *[encode_predict_request({"x": array}, name="m", version=3) for array in arrays.values()]]
-    if name == "predict_response":
-        return [
-            encode_predict_response([("y", array)], name="m", version=3, signature_name="s", as_content=content)
-            for array in arrays.values()
-            for content in (False, True)
-        ]
-    if name == "examples":
-        rows = inference_pb2.ClassificationRequest.FromString(
-            next(request.data for request in good_requests() if request.path.endswith("/Classify"))
-        ).input
-        shared = inference_pb2.Input()
-        shared.example_list_with_context.examples.extend(rows.example_list.examples)
-        shared.example_list_with_context.context.features.feature["flag"].int64_list.value.append(1)
-        return [
-            rows.SerializeToString(),
-            shared.SerializeToString(),
-            _BUILT + bytes([0x18, 130, 0x39, 128, 0x39, 129, 0x62, 3, 0, 1, 0x18, 5]),
-        ]
-    if name == "config":
-        return [
-            b"model_config_list { config { name: 'm' base_path: '/models/m' model_platform: 'tensorflow' } }",
-            (
-                b"model_config_list: { config: [{ name: 'a', base_path: 'file:///a', model_type: TENSORFLOW,"
-                b" model_version_policy { specific { versions: [1, 2] } } version_labels { key: 'new' value: 1 } }] }"
-            ),
-            b"custom_model_config { [type.googleapis.com/google.protobuf.Int64Value] { value: 1 } }  # no models",
-        ]
-    return [
-        bytes((index, layout)) + array.tobytes() for index, array in enumerate(arrays.values()) for layout in (0, 7)
-    ]

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.fuzz.targets import TARGETS, seeds
+from tests.fuzz.seeds import seeds
+from tests.fuzz.targets import TARGETS
 from tests.mutations import mutated
 
 CORPUS = Path(__file__).parents[1] / "corpus" / "fuzz"

@@ -6,7 +6,16 @@ from dataclasses import dataclass, field
 import pytest
 
 from server.admission import Budget, Pace, Workers
-from server.errors import CancelledInQueue, ExpiredInQueue, QueueFull, SegueError, TooLate, TooManyBytes
+from server.errors import (
+    CancelledInQueue,
+    ExpiredInQueue,
+    NoThread,
+    QueueFull,
+    SegueError,
+    TooLate,
+    TooManyBytes,
+)
+from tests.threads import no_threads
 
 SECONDS = 20
 
@@ -35,12 +44,15 @@ class Job:
     over: threading.Event = field(default_factory=threading.Event)
     error: SegueError | None = None
 
-    def run(self) -> None:
+    is_typical: bool = True
+
+    def run(self) -> bool:
         """See admission.Work."""
         self.log.append(self.name)
         self.began.set()
         assert self.go.wait(SECONDS)
         self.over.set()
+        return self.is_typical
 
     def refuse(self, error: SegueError) -> None:
         """See admission.Work."""
@@ -182,7 +194,7 @@ def test_work_that_fails_does_not_take_its_thread_along(caplog: pytest.LogCaptur
     """Whatever a request does, the next one has a thread."""
 
     class Broken(Job):
-        def run(self) -> None:
+        def run(self) -> bool:
             raise RuntimeError("planted")
 
     workers = Workers("test", 1, waiting=10)
@@ -259,6 +271,55 @@ def test_what_is_not_run_does_not_count_as_an_answer() -> None:
     with pytest.raises(TooLate):
         workers.submit("m", Job(deadline=clock.now + 0.5))
     blocker.go.set()
+
+
+def test_what_ended_before_its_run_does_not_count_as_an_answer() -> None:
+    """Requests that were refused in the thread that would have run them make no model look fast."""
+    clock = Clock()
+    workers = Workers("test", 1, waiting=100, clock=clock)
+    answer(workers, clock, 40)
+    for _ in range(50):
+        job = done()
+        job.is_typical = False
+        workers.submit("m", job)
+        assert job.over.wait(SECONDS)
+    blocker = Job()
+    workers.submit("m", blocker)
+    assert blocker.began.wait(SECONDS)
+    with pytest.raises(TooLate):
+        workers.submit("m", Job(deadline=clock.now + 0.5))
+    blocker.go.set()
+
+
+def test_without_a_thread_a_request_is_refused_and_leaves_nothing() -> None:
+    """Its place is free again, and the next one is run when the system gives threads again."""
+    workers = Workers("test", 1, waiting=1, share=1)
+    for _ in range(3):
+        with no_threads(), pytest.raises(NoThread, match="can start no thread"):
+            workers.submit("m", Job())
+    assert workers.waiting() == 0
+    for _ in range(3):
+        job = done()
+        workers.submit("m", job)
+        assert job.over.wait(SECONDS)
+        assert job.error is None
+
+
+def test_without_a_further_thread_those_that_there_are_go_on() -> None:
+    """What is refused for want of a thread takes nothing from those that run, nor from those that wait."""
+    workers = Workers("test", 2, waiting=4, share=1)
+    running, waits, other = Job(), done(), Job()
+    workers.submit("m", running)
+    assert running.began.wait(SECONDS)
+    workers.submit("m", waits)
+    with no_threads(), pytest.raises(NoThread):
+        workers.submit("other", other)
+    assert workers.waiting() == 1
+    running.go.set()
+    assert waits.over.wait(SECONDS)
+    other.go.set()
+    workers.submit("other", other)
+    assert other.over.wait(SECONDS)
 
 
 def test_requests_that_one_run_answers_do_not_wait_for_one_another() -> None:

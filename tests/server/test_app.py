@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from urllib.error import URLError
 from urllib.request import urlopen
 
 import grpc
@@ -19,9 +20,11 @@ from server.app import Server, ServerStartError
 from server.config import ServerConfig
 from server.wire.responses import encode_predict_request, parse_predict_response
 from tests.packages import write_package
+from tests.servers import running
 
 ROW = np.ones((1, 4), np.float32)
 INPUTS = {"x": ROW, "bias": 0 * ROW}
+ANYWHERE = "0.0.0.0"  # noqa: S104 - nothing that is secret is behind it, and not for long
 Code = grpc.StatusCode
 
 
@@ -279,6 +282,32 @@ def test_settings_that_cannot_work_are_refused(field: str, value: Any) -> None:
     """A wrong setting is named when the configuration is made, not when it is used."""
     with pytest.raises(ValueError, match=field):
         replace(ServerConfig(repository=Path("models")), **{field: value})
+
+
+@pytest.mark.parametrize(
+    ("metrics_host", "asks", "warned"), [(ANYWHERE, True, True), (ANYWHERE, False, False), ("", True, False)]
+)
+def test_metrics_that_are_open_though_the_server_is_not_are_warned_about(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, metrics_host: str, *, asks: bool, warned: bool
+) -> None:
+    """Whoever asks callers for a token reads that the metrics ask nobody, unless only this machine reaches them."""
+    settings: dict[str, Any] = {}
+    if asks:
+        settings["token_file"] = tmp_path / "tokens"
+        settings["token_file"].write_text("a-token-of-some-length")
+        settings["token_file"].chmod(0o600)
+    with running(tmp_path / "models", metrics_port=0, metrics_host=metrics_host, **settings):
+        assert (f"on {ANYWHERE}:" in caplog.text) is warned
+        assert ("--metrics-host 127.0.0.1 keeps them on this machine" in caplog.text) is warned
+
+
+def test_metrics_have_an_address_of_their_own(tmp_path: Path) -> None:
+    """They are there, and not where the server is."""
+    with running(tmp_path, metrics_port=0, metrics_host="127.0.0.2") as server:
+        with urlopen(f"http://127.0.0.2:{server.metrics_port}/metrics", timeout=20) as reply:
+            assert b"segue_build_info" in reply.read()
+        with pytest.raises(URLError, match="refused"):
+            urlopen(f"http://127.0.0.1:{server.metrics_port}/metrics", timeout=20)
 
 
 def test_idle_calls_cost_nobody_an_answer(server: Server, client: Client) -> None:

@@ -44,6 +44,7 @@ def test_the_nearest_class_decides() -> None:
     """A subclass with its own code does not get its parent's."""
     assert status_code(errors.OutOfMemory("no memory")).name == "RESOURCE_EXHAUSTED"
     assert status_code(errors.RunFailed("broken")).name == "INTERNAL"
+    assert status_code(errors.WrongRows("too few")).name == "FAILED_PRECONDITION"
 
 
 def test_long_messages_are_cut_as_tensorflow_serving_cuts_them() -> None:

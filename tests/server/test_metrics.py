@@ -26,7 +26,7 @@ from tests.servers import INPUTS, call, code_of, running
 
 THEIRS = "/monitoring/prometheus/metrics"
 
-# From the contract: TensorFlow Serving's util.cc and saved_model_warmup_util.cc.
+# From the contract: TensorFlow Serving's util.cc, saved_model_warmup_util.cc and batching_session.cc.
 CONTRACT = {
     ":tensorflow:serving:request_count": ("counter", {"model_name", "status"}),
     ":tensorflow:serving:request_latency": ("histogram", {"model_name", "API", "entrypoint"}),
@@ -34,6 +34,8 @@ CONTRACT = {
     ":tensorflow:serving:request_example_counts": ("histogram", {"model"}),
     ":tensorflow:serving:request_example_count_total": ("counter", {"model"}),
     ":tensorflow:serving:model_warmup_latency": ("histogram", {"model_path", "status"}),
+    ":tensorflow:serving:batching_session:queuing_latency": ("histogram", {"thread_pool_name"}),
+    ":tensorflow:serving:batching_session:wrapped_run_count": ("counter", set()),
 }
 
 
@@ -157,6 +159,19 @@ def test_no_other_path_has_a_page(server: Server) -> None:
         urlopen(f"http://127.0.0.1:{server.metrics_port}/metric", timeout=20)
 
 
+def test_batches_are_told_under_tensorflow_servings_names(server: Server) -> None:
+    """Its buckets, 100 microseconds and 51 times a fifth more; a reload tells how much the counter has grown."""
+    text = page(server, THEIRS)
+    pool = {"thread_pool_name": "batch_threads"}
+    name = ":tensorflow:serving:batching_session:queuing_latency"
+    assert sample(text, f"{name}_count", **pool) == 3
+    assert sample(text, f"{name}_bucket", le="100", **pool) == 3
+    bounds = re.findall(r':queuing_latency_bucket\{.*le="(.*?)"\}', text)
+    assert (len(bounds), bounds[1:3], bounds[-1]) == (53, ["120", "144"], "+Inf")
+    runs = ":tensorflow:serving:batching_session:wrapped_run_count"
+    assert sample(text, runs) == server._metrics.counted(runs.replace(":", "/")) == 3
+
+
 def test_counters_do_not_go_back_when_a_version_goes(tmp_path: Path) -> None:
     """What is summed over versions keeps the requests of those that are gone; per-version series go with them."""
     write_package(tmp_path / "affine" / "1")
@@ -171,6 +186,8 @@ def test_counters_do_not_go_back_when_a_version_goes(tmp_path: Path) -> None:
     latency = {"model_name": "affine", "API": "Predict", "entrypoint": "GRPC"}
     name = ":tensorflow:serving:request_latency_count"
     assert sample(before, name, **latency) == sample(after, name, **latency) == 1
+    runs = ":tensorflow:serving:batching_session:wrapped_run_count"
+    assert sample(before, runs) == sample(after, runs) == 1
     assert "segue_request_latency_seconds_count{" in before
     assert "segue_request_latency_seconds_count{" not in after
     assert "model_path" not in after

@@ -96,7 +96,9 @@ def test_measurements_add_up() -> None:
     assert both == Difference(1.0, 0.2, 5, "bad")
 
 
-@pytest.mark.parametrize(("precision", "unit"), [(Precision.BF16, 2.0**-7), (Precision.FP16, 2.0**-10)])
+@pytest.mark.parametrize(
+    ("precision", "unit"), [(Precision.TF32, 2.0**-10), (Precision.BF16, 2.0**-7), (Precision.FP16, 2.0**-10)]
+)
 def test_lower_precision_is_held_to_its_own_rounding(precision: Precision, unit: float) -> None:
     """Four units in the last place of the output's range, however large or small the output is."""
     manifest = Tolerance(1e-5, 1e-3)

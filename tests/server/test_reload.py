@@ -4,6 +4,7 @@ What clients of TensorFlow Serving see of version policies and labels is here to
 """
 
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -16,7 +17,7 @@ from protos.serving import inference_pb2, metadata_pb2, model_pb2, model_service
 from protos.serving.config_pb2 import ModelServerConfig
 from server.app import Server, ServerStartError
 from server.config import ServerConfig
-from server.lifecycle.manager import Reload
+from server.lifecycle.awaited import Reload
 from server.services.model import RELOAD, ModelService, reload_failed
 from server.wire.responses import encode_predict_request
 from tests.packages import Affine, joined, write_package
@@ -224,6 +225,24 @@ def test_a_model_that_does_not_load_is_reported(root: Path) -> None:
         assert text.startswith(beginning)
         assert text.endswith("}, }")
         assert served(client, "affine") == 2
+
+
+def test_a_reload_that_another_one_overtakes_ends_with_the_contracts_code(root: Path) -> None:
+    """Who asked for a model that a newer list leaves out hears UNKNOWN, as for any model that does not come."""
+    with running(settings(root, model_base_path=str(root / "place"), admin=True)) as (server, client):
+        before = server.models._reloads
+        late = listing(entry("late", root / "late"))
+        with ThreadPoolExecutor(1) as pool:
+            waiting = pool.submit(reload_error, client, late)
+            with server.models._changed:
+                assert server.models._changed.wait_for(lambda: server.models._reloads > before, SECONDS)
+            reload(client, listing(entry("affine", root / "place")))
+            code, text = waiting.result(SECONDS)
+        assert code is Code.UNKNOWN
+        assert text == (
+            "1 model(s) did not become available: {{{name: late version: 0} due to error: ABORTED: another "
+            "configuration has left it out}, }"
+        )
 
 
 def test_a_reload_waits_no_longer_than_its_caller(root: Path) -> None:

@@ -43,14 +43,19 @@ def test_a_line_says_what_was_measured() -> None:
         "| tensorflow | 200.0 | 200.0 |",
         "| torch-cpu | 100.0, 2.00 (1.50-2.50) | 100.0, 2.00 (1.50-2.50) |",
     ]
-    assert natives(rows).splitlines()[2:] == ["| torch-cpu | 1.00 (0.90-1.25) | 1.00 (0.90-1.25) |"]
+    assert natives(rows).splitlines()[2:] == ["| torch-cpu / native-compiled | 1.00 (0.90-1.25) | 1.00 (0.90-1.25) |"]
 
 
 def test_our_module_is_compared_with_the_native_one_of_its_precision() -> None:
     """Compiled with compiled, bfloat16 with bfloat16, and only what took part."""
     everything = ["torch-cpu", "torch-cpu-bf16", "native-compiled", "native-compiled-bf16", "native-eager"]
-    assert references(everything) == {"torch-cpu": "native-compiled", "torch-cpu-bf16": "native-compiled-bf16"}
-    assert references(["torch-cpu", "native-eager"]) == {}
+    assert references(everything) == {
+        "native": {"torch-cpu": "native-compiled", "torch-cpu-bf16": "native-compiled-bf16"},
+        "native_autocast": {},
+    }
+    autocast = references([*everything, "native-compiled-autocast-bf16"])["native_autocast"]
+    assert autocast == {"torch-cpu-bf16": "native-compiled-autocast-bf16"}
+    assert references(["torch-cpu", "native-eager"]) == {"native": {}, "native_autocast": {}}
 
 
 def test_errors_are_over_all_elements_of_all_outputs() -> None:

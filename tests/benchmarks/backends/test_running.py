@@ -53,7 +53,9 @@ def test_session_options_are_measured_against_ours(tmp_path: Path) -> None:
 def _measure(tmp_path: Path, *arguments: str) -> dict[str, dict[str, dict[str, float]]]:
     result = tmp_path / "result.json"
     command = [sys.executable, "-m", "benchmarks.backends", "--result", str(result), *arguments]
-    subprocess.run(command, cwd=ROOT, check=True, capture_output=True, timeout=1500)
+    done = subprocess.run(command, cwd=ROOT, check=False, capture_output=True, text=True, timeout=1500)
+    assert done.returncode in {0, 1}, done.stderr  # 1: a claim about ViT-Base does not hold of this model or machine
+    assert result.exists(), done.stderr
     read: dict[str, dict[str, dict[str, float]]] = json.loads(result.read_text())
     return read
 
@@ -62,11 +64,13 @@ def _measure(tmp_path: Path, *arguments: str) -> dict[str, dict[str, dict[str, f
 @pytest.mark.timeout(1600)
 def test_the_whole_comparison_runs_on_a_small_model(tmp_path: Path) -> None:
     """From TensorFlow's model to the table, TensorFlow and PyTorch in processes of their own; all answer alike."""
-    names = "tensorflow,onnxruntime-cpu,openvino-cpu,native-eager,native-compiled"
+    names = "tensorflow,onnxruntime-cpu,openvino-cpu,native-eager,native-compiled,native-compiled-autocast-bf16"
     read = _measure(tmp_path, "--model", "vit-small", "--batches", "1,3", "--rounds", "2", "--backends", names)
     assert read["absent"] == {}
     assert set(read["errors"]) == set(names.split(",")) - {"tensorflow"}
-    assert max(error["largest"] for error in read["errors"].values()) < 5e-6
+    exact = {name: error["largest"] for name, error in read["errors"].items() if not name.endswith("-bf16")}
+    assert max(exact.values()) < 5e-6
+    assert read["errors"]["native-compiled-autocast-bf16"]["largest"] < 0.05
 
 
 @pytest.mark.prove

@@ -14,7 +14,7 @@ def part(model: str, best: str, selected: str = "") -> dict[str, Any]:
     """A model in which one backend takes 10 ms and all others 20 ms."""
     alone = {name: [0.010 if name == best else 0.020] * 5 for name in BACKENDS}
     chosen = selected or best
-    row = {"size": 4, "settled": True, "alone": alone, "chosen": alone[chosen], "selected": [chosen] * 5}
+    row = {"size": 4, "settled": True, "alone": alone, "chosen": alone[chosen], "selected": chosen}
     return {"model": model, "precision": "fp32", "absent": {}, "rows": [row]}
 
 
@@ -36,9 +36,16 @@ def test_nothing_is_wrong_where_each_backend_wins_and_is_chosen() -> None:
 def test_a_wrong_choice_is_told() -> None:
     """With what was selected, what is the fastest and what that costs."""
     (fault,) = wrong(all_three() | {"fp32/other": part("other", "torch-cpu", selected="openvino-cpu")})
-    assert (
-        fault == "fp32/other, 4: openvino-cpu was selected, torch-cpu is the fastest, 2.00 (2.00-2.00) times its time"
+    assert fault == (
+        "fp32/other, 4: openvino-cpu was selected, torch-cpu is the fastest, served in 2.00 (2.00-2.00) times its time"
     )
+
+
+def test_a_choice_that_has_not_settled_is_told() -> None:
+    """In the table, beside the backend."""
+    parts = {"fp32/one": part("one", "torch-cpu")}
+    parts["fp32/one"]["rows"][0]["settled"] = False
+    assert "| torch-cpu (not settled) |" in table(parts)
 
 
 @pytest.mark.parametrize("best", BACKENDS)

@@ -60,7 +60,7 @@ def test_the_seeded_model_runs_and_what_is_missing_is_said(tmp_path: Path) -> No
         pytest.skip("this machine has a GPU")
     result = _measured(tmp_path, ["cpu", "cuda", "tensorrt"])
     assert set(result["batch 2"]) == {"onnxruntime-cpu"}
-    for name in ("onnxruntime-cuda", "onnxruntime-tensorrt"):
+    for name in ("onnxruntime-cuda", "onnxruntime-cuda-tf32", "onnxruntime-tensorrt"):
         problem = result["steps"][f"load {name}"]["problem"]
         assert problem.startswith("left out: ")
         assert "install" in problem

@@ -11,6 +11,7 @@ from converter.graph.edit import Rewrite, Variables, nodes_of
 from converter.graph.facts import Facts
 from converter.graph.pipeline import REWRITES, rewrite
 from tests.converter.conftest import Exporter
+from tests.converter.graph.conftest import Networks
 from tests.converter.graph.simplifying import operators, rewritten, variables_of
 
 
@@ -87,3 +88,13 @@ def test_rewriting_twice_changes_nothing(export: Exporter, tmp_path: Path) -> No
 def test_names_are_unique() -> None:
     """Reports and options tell rewrites apart by name."""
     assert len({one.name for one in REWRITES}) == len(REWRITES)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [one.name for one in REWRITES])
+def test_every_rewrite_saves_nodes(network: Networks, name: str) -> None:
+    """Keras's transformer, where all of them find something, has more nodes without any one of them: none is idle."""
+    export = network("transformer.keras")
+    model, variables = ir.load(export.signatures[0].onnx), variables_of(export)
+    everything = rewrite(model, variables)
+    assert len(rewrite(model, variables, without=[name]).model.graph) > len(everything.model.graph)

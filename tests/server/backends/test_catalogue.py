@@ -6,6 +6,7 @@ import pytest
 
 from server.backends import catalogue
 from server.backends.catalogue import FAMILIES, offered
+from server.backends.interface import Precision
 from server.errors import InvalidRequest
 
 
@@ -46,6 +47,21 @@ def test_a_precision_is_offered_where_the_processor_has_it(monkeypatch: pytest.M
     offer = offered("auto", "fastest", device="cpu", threads=0, cache=Path("/nowhere"))
     assert "openvino-cpu-bf16" not in [backend.name for backend in offer.backends]
     assert offer.absent["openvino bf16"] == "this processor has no bf16 arithmetic"
+
+
+@pytest.mark.parametrize("family", ["onnxruntime", "tensorrt"])
+def test_tf32_is_offered_on_a_gpu_where_it_is_allowed(monkeypatch: pytest.MonkeyPatch, family: str) -> None:
+    """As a candidate beside float32, which stays exact; a processor has nothing like it."""
+    monkeypatch.setattr(catalogue, "_is_there", lambda _library: True)
+    offers = {
+        precision: offered(family, precision, device="cuda", threads=1, cache=Path("/nowhere")).backends
+        for precision in ("fp32", "tf32", "bf16", "fp16", "fastest")
+    }
+    allowing = {name for name, backends in offers.items() if any(b.precision is Precision.TF32 for b in backends)}
+    assert allowing == {"tf32", "fastest"}
+    assert [backend.precision for backend in offers["tf32"]] == [Precision.FP32, Precision.TF32]
+    assert offers["tf32"][1].name == f"{offers['fp32'][0].name}-tf32"
+    assert names("onnxruntime", "tf32") == ["onnxruntime-cpu"]
 
 
 @pytest.mark.parametrize(

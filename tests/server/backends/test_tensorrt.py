@@ -1,7 +1,10 @@
 """TensorRT as far as a machine without a GPU can tell."""
 
+import subprocess
+import sys
 import threading
 import time
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 
@@ -11,7 +14,7 @@ import pytest
 
 from server.backends import tensorrt
 from server.backends.interface import GraphSpec, Precision
-from server.backends.onnx_runtime import CUDA, OnnxRuntimeBackend
+from server.backends.onnx_runtime import OnnxRuntimeBackend, cuda
 from server.backends.tensorrt import LARGEST_BATCH, TensorRtBackend, TensorRtGraph, engine_options, providers
 from server.errors import GraphNotLoadable, LeftToOthers
 from tests.server.backends.graphs import write_graph
@@ -28,7 +31,7 @@ def test_every_option_is_one_that_the_provider_knows(tmp_path: Path, precision: 
     """The names that we set are in the provider's library; a misspelt one would only show on a GPU."""
     spec = _spec(tmp_path)
     for provider, library in zip(
-        providers(tmp_path, engine_options(spec, precision))[:2], ("tensorrt", "cuda"), strict=True
+        providers(tmp_path, engine_options(spec, precision), precision)[:2], ("tensorrt", "cuda"), strict=True
     ):
         assert not isinstance(provider, str)
         file = LIBRARIES / f"libonnxruntime_providers_{library}.so"
@@ -38,10 +41,30 @@ def test_every_option_is_one_that_the_provider_knows(tmp_path: Path, precision: 
         assert [name for name in provider[1] if b"\0" + name.encode() + b"\0" not in known] == []
 
 
-def test_float32_is_float32() -> None:
-    """Neither the CUDA provider nor an engine may compute float32 with 10 bits, as both do by default."""
-    assert not isinstance(CUDA, str)
-    assert CUDA[1]["use_tf32"] == "0"
+def test_float32_is_float32(tmp_path: Path) -> None:
+    """No provider may compute float32 with 10 bits, as both do by default, unless that is the precision."""
+    for precision in Precision:
+        for provider in (cuda(precision), providers(tmp_path, {}, precision)[1]):
+            assert provider == ("CUDAExecutionProvider", {"use_tf32": "1" if precision is Precision.TF32 else "0"})
+
+
+@pytest.mark.parametrize("precision", Precision)
+def test_engines_of_float32_alone_are_built_without_tf32(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, precision: Precision
+) -> None:
+    """TensorRT takes 10 bits unless its process is told not to."""
+    told: list[str | None] = []
+
+    class Child(subprocess.Popen[bytes]):
+        def __init__(self, _command: object, *, env: Mapping[str, str], **_rest: object) -> None:
+            told.append(env.get("NVIDIA_TF32_OVERRIDE"))
+            super().__init__([sys.executable, "-c", "raise SystemExit(1)"], stdin=subprocess.PIPE)
+
+    monkeypatch.delenv("NVIDIA_TF32_OVERRIDE", raising=False)
+    monkeypatch.setattr(subprocess, "Popen", Child)
+    with pytest.raises(GraphNotLoadable, match="cannot be built"):
+        TensorRtBackend(tmp_path / "cache", precision=precision).prepare(_spec(tmp_path), threading.Event())
+    assert told == ["0" if precision is Precision.FP32 else None]
 
 
 def test_an_engine_is_for_batches_from_one_to_the_largest(tmp_path: Path) -> None:
@@ -108,7 +131,7 @@ def test_each_precision_has_an_engine_of_its_own(tmp_path: Path) -> None:
     folders = {TensorRtBackend(tmp_path, precision=precision)._folder(spec) for precision in Precision}
     assert len(folders) == len(Precision)
     assert {TensorRtBackend(tmp_path, precision=p).name for p in Precision} == {
-        "onnxruntime-tensorrt", "onnxruntime-tensorrt-bf16", "onnxruntime-tensorrt-fp16",
+        "onnxruntime-tensorrt", "onnxruntime-tensorrt-tf32", "onnxruntime-tensorrt-bf16", "onnxruntime-tensorrt-fp16",
     }  # fmt: skip
 
 

@@ -26,21 +26,25 @@ def file(tmp_path: Path) -> Path:
 @pytest.mark.parametrize(
     ("settings", "expected"),
     [
-        ({}, BatchingParameters()),
-        ({"size": 32}, BatchingParameters(max_batch_size=32)),
-        ({"size": 1}, None),
-        ({"timeout": 100}, BatchingParameters(batch_timeout_micros=100)),
-        ({"size": 6, "fixed_sizes": True}, BatchingParameters(max_batch_size=6, allowed_batch_sizes=(1, 2, 4, 6))),
+        ({}, {}),
+        ({"size": 32}, {"max_batch_size": 32}),
+        ({"timeout": 100}, {"batch_timeout_micros": 100}),
+        ({"size": 6, "fixed_sizes": True}, {"max_batch_size": 6, "allowed_batch_sizes": (1, 2, 4, 6)}),
     ],
 )
-def test_our_settings(tmp_path: Path, settings: dict[str, Any], expected: BatchingParameters | None) -> None:
-    """On by default, off with 1; on some devices batches have fixed sizes."""
-    assert choice(**settings)(tmp_path) == expected
+def test_our_settings(tmp_path: Path, settings: dict[str, Any], expected: dict[str, Any]) -> None:
+    """On by default, large requests in pieces; on some devices batches have fixed sizes."""
+    assert choice(**settings)(tmp_path) == BatchingParameters(enable_large_batch_splitting=True, **expected)
+
+
+def test_one_row_at_a_time_switches_joining_off(tmp_path: Path) -> None:
+    """There is no queue then."""
+    assert choice(size=1)(tmp_path) is None
 
 
 def test_a_file_and_what_overrules_it(tmp_path: Path, file: Path) -> None:
     """Our options go before the file, which goes before the defaults."""
-    theirs = BatchingParameters(
+    theirs = BatchingParameters(  # a file that does not say so splits nothing
         8, allowed_batch_sizes=(2, 8), num_batch_threads=3, max_enqueued_batches=10, largest_request=8
     )
     assert choice(file, fixed_sizes=True)(tmp_path) == theirs

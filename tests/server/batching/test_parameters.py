@@ -17,7 +17,7 @@ def read(folder: Path, text: str) -> BatchingParameters:
 
 
 def test_a_file_of_tensorflow_serving_is_read_whole(tmp_path: Path) -> None:
-    """Every field has its effect; the pool's name has nothing to name here."""
+    """Every field has its effect; the pool's name has nothing to name here but a metric."""
     text = """
         max_batch_size { value: 128 }
         batch_timeout_micros { value: 2000 }
@@ -39,6 +39,7 @@ def test_a_file_of_tensorflow_serving_is_read_whole(tmp_path: Path) -> None:
         pad_variable_length_inputs=True,
         enable_large_batch_splitting=True,
         largest_request=128,
+        thread_pool_name="mine",
     )
 
 
@@ -61,6 +62,7 @@ def test_what_is_left_out_has_a_default(tmp_path: Path, text: str, expected: dic
     found = read(tmp_path, text)
     assert {name: getattr(found, name) for name in expected} == expected
     assert found.num_batch_threads == 1
+    assert found.thread_pool_name == "batch_threads"
 
 
 @pytest.mark.parametrize(

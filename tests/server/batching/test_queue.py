@@ -13,7 +13,7 @@ import pytest
 from server.arrays import Array
 from server.batching.parameters import BatchingParameters
 from server.batching.queue import Batcher
-from server.errors import CancelledInQueue, InvalidRequest, QueueFull, RunFailed
+from server.errors import CancelledInQueue, InvalidRequest, QueueFull, RunFailed, WrongRows
 from tests.server.batching.queues import Model, busy, queued, rows
 
 
@@ -23,6 +23,20 @@ def test_an_idle_model_runs_at_once(model: Model) -> None:
     (y,) = Batcher(model.run, BatchingParameters()).submit(rows(1, 2), ["y"])
     assert y.tolist() == [[2.0], [4.0]]
     assert model.batches == [2]
+
+
+def test_an_answer_without_its_rows_is_refused_whoever_comes_with_it() -> None:
+    """A request that runs alone gets TensorFlow Serving's error just as one that is joined with others."""
+
+    def drop(feeds: Mapping[str, Array], _outputs: Sequence[str]) -> list[Array]:
+        return [feeds["x"][feeds["x"][:, 0] >= 0]]
+
+    batcher = Batcher(drop, BatchingParameters(max_batch_size=2))
+    assert batcher.submit(rows(1, 2), ["y"])[0].tolist() == [[1.0], [2.0]]
+    for feeds in (rows(1, -1), rows(1, 2, -1)):
+        with pytest.raises(WrongRows, match="0th dimension does not equal the sum"):
+            batcher.submit(feeds, ["y"])
+    assert batcher.submit(rows(3), ["y"])[0].tolist() == [[3.0]]
 
 
 def test_what_waits_is_answered_together(model: Model, pool: ThreadPoolExecutor) -> None:

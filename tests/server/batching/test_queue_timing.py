@@ -1,9 +1,12 @@
 """Tests of `server.batching.queue`: deadlines, delays, and runs that must not wait."""
 
+import threading
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from server.arrays import Array
 from server.batching.parameters import BatchingParameters
 from server.batching.queue import Batcher
 from server.errors import ExpiredInQueue, InvalidRequest
@@ -113,3 +116,27 @@ def test_what_is_tried_is_filled_up(model: Model) -> None:
     assert model.batches == [4, 2, 2]
     found = batcher.snapshot()
     assert (sum(found.runs), found.rows, found.padding) == (3, 5, 3)
+
+
+@pytest.mark.parametrize(("seconds", "early"), [(0.2, 0.1), (100.0, 0.5)])
+def test_what_would_be_answered_too_late_is_refused_while_somebody_listens(
+    model: Model, pool: ThreadPoolExecutor, seconds: float, early: float
+) -> None:
+    """Half the time of a short run before the deadline; a long run in the past takes an eighth of the time at most."""
+    now = [0.0]
+
+    def run(feeds: Mapping[str, Array], outputs: Sequence[str]) -> list[Array]:
+        answers = model.run(feeds, outputs)
+        now[0] += seconds
+        return answers
+
+    batcher = Batcher(run, BatchingParameters(), clock=lambda: now[0])
+    assert batcher._patience(now[0] + 4.0) == 4.0
+    assert batcher._patience(float("inf")) == threading.TIMEOUT_MAX
+    _, submit = busy(batcher, model, pool)
+    waited = submit(rows(1), ["y"])
+    model.gate.set()
+    assert waited.result(30)[0].tolist() == [[2.0]]
+    assert batcher._patience(now[0] + 4.0) == pytest.approx(4.0 - early)
+    assert batcher._patience(now[0]) == batcher._patience(now[0] - 1.0) == 0.0
+    assert batcher._patience(float("inf")) == threading.TIMEOUT_MAX

@@ -12,7 +12,7 @@ from server.batching import joining
 from server.batching.parameters import BatchingParameters
 from server.batching.running import Run, Runner
 from server.batching.waiting import Waiting
-from server.errors import InvalidRequest, OutOfMemory, SegueError
+from server.errors import InvalidRequest, OutOfMemory, SegueError, WrongRows
 
 
 def run(feeds: Mapping[str, Array], _outputs: Sequence[str]) -> list[Array]:
@@ -96,6 +96,21 @@ def test_a_run_without_memory_is_an_error_of_ours() -> None:
 
     with pytest.raises(OutOfMemory, match=r"^no memory for a batch of 2 rows: no room$"):
         runner(exhausted).filled_up({"x": np.zeros((2, 1))}, ["y"], 2)
+
+
+UNEVEN = "Batched output tensor's 0th dimension does not equal the sum of the 0th dimension sizes of the input tensors"
+
+
+@pytest.mark.parametrize(
+    ("made", "text"), [(np.zeros((1, 1)), UNEVEN), (np.zeros(()), "Batched output tensor has 0 dimensions")]
+)
+def test_an_answer_that_is_not_rows_is_refused(made: Array, text: str) -> None:
+    """With TensorFlow Serving's texts; nobody can say whose the rows are."""
+    item = waiting(1, 2)
+    runner(lambda _feeds, _outputs: [made]).answer([item], item)
+    with pytest.raises(WrongRows) as caught:
+        item.result()
+    assert caught.value.message == text
 
 
 def test_only_others_are_told() -> None:

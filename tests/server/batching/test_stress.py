@@ -23,6 +23,8 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "sizes": {"allowed_batch_sizes": (2, 4, 16)},
     "a delay": {"batch_timeout_micros": 300, "num_batch_threads": 2},
     "splitting": {"enable_large_batch_splitting": True, "largest_request": 40, "max_batch_size": 8},
+    "pieces beside each other": {"enable_large_batch_splitting": True, "max_batch_size": 4, "num_batch_threads": 3},
+    "large requests as they are": {"max_batch_size": 4, "num_batch_threads": 2},
     "a short queue": {"max_enqueued_batches": 1},
     "any length": {"pad_variable_length_inputs": True, "allowed_batch_sizes": (16,)},
 }

@@ -11,6 +11,7 @@ from server.backends.fake import FakeGraph
 from server.backends.interface import Precision
 from server.engines.engine import Engine
 from server.selection.interface import Calibration, Decision, Outcome
+from server.selection.states import State
 
 
 @dataclass
@@ -26,12 +27,18 @@ class Told:
     without_inputs: list[int] = field(default_factory=list)
     disturbances: list[float] = field(default_factory=list)
     known: dict[str, Any] = field(default_factory=dict)
+    stages: list[tuple[str, State, str]] = field(default_factory=list)
 
     def backend_state(self, backend: str, *, available: bool, now: float) -> None:
         """Remember it."""
         assert available
         assert now >= 0
         self.available.append(backend)
+
+    def stage(self, backend: str, state: State, reason: str = "") -> None:
+        """Remember it."""
+        assert backend not in self.available
+        self.stages.append((backend, state, reason))
 
     def choose(self, bucket: int, now: float, failed: Sequence[str]) -> Decision:
         """See Told."""
@@ -67,8 +74,9 @@ class Told:
         self.known = data
 
     def has_no_inputs(self, bucket: int) -> None:
-        """Remember it."""
+        """Remember it, and want none of that size any more."""
         self.without_inputs.append(bucket)
+        self.wanted = [one for one in self.wanted if one.bucket != bucket]
 
     def disturbed(self, seconds: float) -> None:
         """Remember it."""

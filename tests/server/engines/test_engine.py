@@ -1,14 +1,15 @@
 """Promises of server.engines.engine and of what an ensemble does at its end."""
 
 import logging
-from collections.abc import Mapping, Sequence
+import os
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import pytest
 
 from server.arrays import Array
 from server.backends.fake import FakeBackend, FakeGraph
-from server.backends.interface import GraphSpec, Precision
+from server.backends.interface import Batch, GraphSpec, Precision
 from server.backends.onnx_runtime import OnnxRuntimeBackend
 from server.engines.engine import Engine, load_engine
 from server.engines.ensemble import Ensemble
@@ -87,3 +88,52 @@ def test_what_has_nothing_to_prove_it_by_does_not_serve(tmp_path: Path) -> None:
         write_manifest(tmp_path / "1", manifest)
         with pytest.raises(DamagedPackage, match="nothing proves signature 'serving_default'"):
             load_engine(open_package("m", 1, tmp_path / "1"), OnnxRuntimeBackend("cpu"))
+
+
+class Choosing(FakeGraph):
+    """A graph that can choose how it runs, and may answer wrongly then."""
+
+    def __init__(self, factor: float) -> None:
+        super().__init__(self._answer)
+        self.sizes: list[int] = []
+        self.processors: set[int] = set()
+        self.runs_before = 0
+        self.runs = 0
+        self._factor = factor
+
+    def tune(self, batches: Iterable[Batch]) -> bool:
+        """Remember what there was to try it with, and on how many processors."""
+        self.processors, self.runs_before = os.sched_getaffinity(0), self.runs
+        self.sizes = [len(inputs["x_in"]) for inputs, _ in batches]
+        return self._factor != 0.0
+
+    def _answer(self, feeds: Mapping[str, Array]) -> Mapping[str, Array]:
+        self.runs += 1
+        y = 2 * feeds["x_in"] + 1 + feeds["bias_in"]
+        y *= self._factor if self.sizes and self._factor else 1.0
+        return {"y_out": y, "z_out": -y}
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="threads cannot be told where to run here")
+def test_what_chooses_how_it_runs_is_proved_again(tmp_path: Path) -> None:
+    """It tries the sizes that will come, smaller ones first, on every core; a choice that is wrong is refused."""
+    write_package(tmp_path / "m" / "1")
+    package = open_package("m", 1, tmp_path / "m" / "1")
+
+    class Backend(FakeBackend):
+        def load(self, graph: GraphSpec) -> FakeGraph:
+            assert graph.outputs
+            return choosing
+
+    choosing = Choosing(1.0)
+    load_engine(package, Backend(_nothing), (8, 2)).close()
+    assert choosing.sizes == [1, 2, 3, 8]
+    assert choosing.processors == os.sched_getaffinity(0)
+    assert choosing.runs == 2 * choosing.runs_before > 0
+    choosing = Choosing(0.0)
+    load_engine(package, Backend(_nothing)).close()
+    assert choosing.runs == choosing.runs_before > 0
+    choosing = Choosing(1.5)
+    with pytest.raises(ProofFailed):
+        load_engine(package, Backend(_nothing))
+    assert choosing.closed

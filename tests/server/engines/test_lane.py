@@ -12,7 +12,7 @@ from server import calls
 from server.arrays import Array
 from server.engines.choices import SteppedIn
 from server.engines.lane import Lane
-from server.errors import InvalidRequest, LeftToOthers, RunFailed
+from server.errors import DamagedPackage, InvalidRequest, LeftToOthers, RunFailed
 from server.selection.interface import Calibration, Failure
 from tests.packages import joined
 from tests.server.engines.choosing import Told, batch, engine
@@ -267,3 +267,26 @@ def test_sizes_without_golden_inputs_are_asked_for_once() -> None:
     for _ in range(3):
         assert not lane.calibrate(none, ["y"])
     assert asked == policy.without_inputs == [2]
+
+
+def test_golden_inputs_that_cannot_be_read_are_read_again_later(caplog: pytest.LogCaptureFixture) -> None:
+    """A minute later, not at once nor never: what the policy wants stays wanted, and costs it nothing meanwhile."""
+    now = [100.0]
+    policy = Told(wanted=[Calibration(2, "first")])
+    lane = Lane("model.onnx", engine("first", double), buckets=(1, 2), policy=policy, clock=lambda: now[0])
+    asked: list[float] = []
+
+    def unreadable_for_two_minutes(bucket: int) -> dict[str, Array]:
+        asked.append(now[0])
+        if now[0] < 220:
+            raise DamagedPackage("golden.npz: Input/output error")
+        return batch(bucket)
+
+    while not lane.calibrate(unreadable_for_two_minutes, ["y"]):
+        assert (policy.outcomes, policy.without_inputs, policy.disturbances) == ([], [], [])
+        now[0] += 1
+    assert asked == [100, 160, 220]
+    assert [(outcome.bucket, outcome.backend) for outcome in policy.outcomes] == [(2, "first")]
+    assert [record.message for record in caplog.records] == [
+        "golden inputs cannot be read, trying again every 60 s: golden.npz: Input/output error"
+    ]

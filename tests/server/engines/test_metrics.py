@@ -23,6 +23,7 @@ from server.lifecycle.engine_room import EngineRoom
 from server.lifecycle.servable import Servable
 from server.repository.package import open_package
 from server.selection.interface import Decision
+from server.selection.persistence import CALIBRATED
 from server.selection.policy import Selector
 from server.selection.states import LEAVES
 from tests.packages import write_package
@@ -114,8 +115,7 @@ def test_what_is_left_to_others_is_counted_apart(tmp_path: Path, caplog: pytest.
         here = {**SIGNATURE, "bucket": "1"}
         assert value("segue_backend_quarantined", {**here, "backend": "b"}) == 0
         assert value("segue_backend_selected", {**here, "backend": "a"}) == 1
-        state = {"model": "m", "version": "1", "backend": "b", "state": "eligible"}
-        assert value("segue_candidate_state", state) == 1
+        assert states_of(registry, "b") == ["abstaining"]
     said = [record.getMessage() for record in caplog.records]
     assert any("a stepped in for b: it holds a large integer" in line for line in said)
     assert any("a answers instead of b: " in line and "b is abstaining: leaves batches" in line for line in said)
@@ -135,6 +135,51 @@ def test_a_lone_backend_is_the_one_that_answers(tmp_path: Path) -> None:
         assert not [sample for family in registry.collect() for sample in family.samples]
 
 
+def states_of(registry: CollectorRegistry, backend: str) -> list[str]:
+    """Those in which a backend is said to be."""
+    labels = {"model": "m", "version": "1", "backend": backend}
+    value = registry.get_sample_value
+    return [state for state in STATES if value("segue_candidate_state", {**labels, "state": state})]
+
+
+def test_a_backend_is_calibrating_until_it_is_known(tmp_path: Path) -> None:
+    """With the real policy: proved is not known; after three runs in some bucket it is."""
+    with asked(tmp_path, FakeBackend(right, "a"), FakeBackend(right, "b")) as (servable, _, registry):
+        servable.ensemble.add(engine_of(servable))
+        servable.ensemble.pin(["b"])
+        ask(servable)
+        assert states_of(registry, "b") == ["calibrating"]
+        for _ in range(CALIBRATED):
+            ask(servable)
+        assert states_of(registry, "b") == ["eligible"]
+
+
+def test_every_stage_shows_in_every_bucket(tmp_path: Path) -> None:
+    """With the real policy: one that is being built, proved or was rejected has its state and reason in each bucket."""
+    with asked(tmp_path, FakeBackend(right, "a"), FakeBackend(right, "b")) as (servable, _, registry):
+        lane = servable.ensemble.lanes["serving_default"]
+
+        def stands(backend: str) -> set[tuple[str, str]]:
+            explained = lane.explain()
+            assert explained is not None
+            found = [one for one in explained.snapshot.standings if one.backend == backend]
+            assert [one.bucket for one in found] == list(lane.buckets)
+            return {(one.state, one.reason) for one in found}
+
+        for stage, state in ((Stage.WAITING, "building"), (Stage.PREPARING, "building"), (Stage.PROVING, "proving")):
+            servable.ensemble.note(Candidate("b", stage))
+            ((said, reason),) = stands("b")
+            assert said == state
+            assert reason
+            assert states_of(registry, "b") == [stage.value]
+        servable.ensemble.note(Candidate("c", Stage.REJECTED, "it differs"))
+        assert stands("c") == {("rejected", "it differs")}
+        servable.ensemble.add(engine_of(servable))
+        assert {state for state, _ in stands("b")} == {"calibrating"}
+        quarantined = {**SIGNATURE, "backend": "c", "bucket": "1"}
+        assert registry.get_sample_value("segue_backend_quarantined", quarantined) is None, "it takes no part"
+
+
 def test_a_candidate_has_one_state(tmp_path: Path) -> None:
     """Of each backend that was thought of, as far as it is; one that fails in any bucket is in quarantine."""
     with asked(tmp_path, FakeBackend(right, "a"), FakeBackend(right, "b")) as (servable, _, registry):
@@ -144,16 +189,7 @@ def test_a_candidate_has_one_state(tmp_path: Path) -> None:
         policy = Explains()
         policy.say(Stands(1, "b", "eligible"), Stands(4, "b", "quarantined", "it raised", 0.5, 3))
         servable.ensemble.lanes["serving_default"].policy = policy
-        found = {
-            backend: [
-                state
-                for state in STATES
-                if registry.get_sample_value(
-                    "segue_candidate_state", {"model": "m", "version": "1", "backend": backend, "state": state}
-                )
-            ]
-            for backend in "abcd"
-        }
+        found = {backend: states_of(registry, backend) for backend in "abcd"}
         estimate = registry.get_sample_value(
             "segue_backend_estimate_seconds", {**SIGNATURE, "backend": "b", "bucket": "4"}
         )

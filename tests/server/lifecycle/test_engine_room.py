@@ -10,7 +10,7 @@ import pytest
 
 from server.arrays import Array
 from server.backends.fake import Compute, FakeBackend
-from server.backends.interface import GraphSpec
+from server.backends.interface import GraphSpec, Precision
 from server.batching.parameters import BatchingParameters
 from server.engines.engine import load_engine
 from server.engines.ensemble import Candidate, Stage
@@ -22,6 +22,7 @@ from server.lifecycle.servable import Servable
 from server.repository.names import GOLDEN
 from server.repository.package import open_package
 from server.selection.interface import Calibration, Failure
+from server.selection.states import State
 from tests.packages import Affine, write_package
 from tests.server.engines.choosing import Told
 
@@ -126,7 +127,10 @@ def test_a_version_serves_while_others_are_prepared(tmp_path: Path) -> None:
 
 
 def test_what_answers_wrongly_never_serves(tmp_path: Path) -> None:
-    """A backend that does not reproduce TensorFlow's answers is left out, and it is said which output it errs in."""
+    """A backend that does not reproduce TensorFlow's answers is left out, and it is said which output it errs in.
+
+    The policy is told how far it came, and why no further.
+    """
     bad = FakeBackend(wrong, "bad")
     room, servable = room_of(tmp_path, FakeBackend(right), Picky(right, "picky"), bad)
     room.start(lambda: [servable], lambda: False)
@@ -134,6 +138,10 @@ def test_what_answers_wrongly_never_serves(tmp_path: Path) -> None:
     assert "output 'z'" in until(servable, "bad", Stage.REJECTED).reason
     assert until(servable, "picky", Stage.REJECTED).reason == "no form for model.onnx here"
     assert policy_of(servable).available == ["fake"]
+    assert [state for name, state, _ in policy_of(servable).stages if name == "bad"] == [
+        *(State.BUILDING, State.BUILDING, State.PROVING, State.REJECTED)
+    ]
+    assert ("picky", State.REJECTED, "no form for model.onnx here") in policy_of(servable).stages
     assert all(graph.closed for graph in bad.loaded)
     room.stop()
     servable.close()
@@ -431,7 +439,10 @@ def test_a_version_that_goes_waits_for_no_trying(tmp_path: Path) -> None:
 
 
 def test_a_foreign_folder_is_not_held_against_an_engine(tmp_path: Path) -> None:
-    """When another package lies in the folder, its golden inputs say nothing about the engines of what serves on."""
+    """When another package lies in the folder, its golden inputs say nothing about the engines of what serves on.
+
+    Nor does it mean that there are none of that size: the package may come back.
+    """
     room, servable = room_of(tmp_path, FakeBackend(right), FakeBackend(right, "other"))
     room.start(tuple, lambda: False)
     room.join(servable)
@@ -442,6 +453,7 @@ def test_a_foreign_folder_is_not_held_against_an_engine(tmp_path: Path) -> None:
     policy_of(servable).wanted = [Calibration(1, "other")]
     Calibrator(lambda: [servable], lambda: True)._look()
     assert policy_of(servable).outcomes == []
+    assert policy_of(servable).without_inputs == []
     servable.close()
 
 
@@ -517,3 +529,35 @@ def test_a_models_name_leads_nowhere(tmp_path: Path, name: str) -> None:
     assert kept.parent.parent == state / "models"
     assert {entry.name for entry in tmp_path.iterdir()} == {"m", "deep"}
     servable.close()
+
+
+def test_a_backend_joins_only_models_that_its_precision_is_allowed_for(tmp_path: Path) -> None:
+    """What may be computed in is said for each model; one that may not join is no candidate, and is never loaded."""
+    coarse = FakeBackend(right, "coarse")
+    coarse.precision = Precision.BF16
+    asked: list[tuple[str, Precision]] = []
+
+    def allows(model: str, precision: Precision) -> bool:
+        asked.append((model, precision))
+        return model == "m" or precision is Precision.FP32
+
+    room = EngineRoom(
+        [FakeBackend(right), coarse, FakeBackend(right, "exact")],
+        *(lambda _: None, lambda _: Told(), Decisions(None)),
+        allows=allows,
+    )
+    servables = []
+    for name in ("m", "other"):
+        write_package(tmp_path / name / "1")
+        servables.append(room.load(open_package(name, 1, tmp_path / name / "1")).servable)
+    room.start(lambda: servables, lambda: False)
+    for servable in servables:
+        room.join(servable)
+        until(servable, "exact", Stage.ELIGIBLE)
+    until(servables[0], "coarse", Stage.ELIGIBLE)
+    assert "coarse" not in [one.backend for one in servables[1].ensemble.candidates()]
+    assert len(coarse.loaded) == 1
+    assert ("other", Precision.BF16) in asked
+    room.stop()
+    for servable in servables:
+        servable.close()

@@ -1,6 +1,7 @@
 """Tests of `server.lifecycle.manager`: policies, labels, and configurations that replace each other."""
 
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -119,13 +120,13 @@ def test_models_that_a_new_configuration_leaves_out_are_unloaded(manager: ModelM
     for name in ("affine", "other"):
         write_package(tmp_path / name / "1")
     settle(manager)
-    assert manager.configure(places(tmp_path, "affine"), {"affine": ModelPolicy()}).new == frozenset()
+    assert manager.configure(places(tmp_path, "affine"), {"affine": ModelPolicy()}).new == {}
     settle_busy(manager)
     assert states(manager, "other") == {1: State.END}
     manager.acquire("affine").release()
     policies = {"affine": ModelPolicy(), "other": ModelPolicy()}
     reload = manager.configure(places(tmp_path, "affine", "other"), policies)
-    assert reload.new == {"other"}
+    assert reload.new == {"other": ModelPolicy()}
     assert manager.wait_for(reload, 20, lambda: True) == {}
     manager.acquire("other").release()
 
@@ -159,9 +160,8 @@ def test_waiting_for_a_model_without_versions_ends_with_the_deadline_or_the_call
     assert manager.wait_for(reload, 20, lambda: True) == {}
 
 
-@pytest.mark.parametrize("end", ["another", "stop"])
-def test_waiting_ends_when_it_has_become_pointless(manager: ModelManager, tmp_path: Path, end: str) -> None:
-    """A wrong path in one configuration neither blocks the next one nor the server's end."""
+def test_waiting_ends_with_the_server(manager: ModelManager, tmp_path: Path) -> None:
+    """A wrong path in a configuration does not block the server's end."""
     reload = manager.configure(places(tmp_path, "typo"), {"typo": ModelPolicy()})
     caught: list[str] = []
 
@@ -172,11 +172,67 @@ def test_waiting_ends_when_it_has_become_pointless(manager: ModelManager, tmp_pa
             caught.append(error.message)
 
     with joined(threading.Thread(target=wait_for_typo, name="waiting")):
-        if end == "another":
-            manager.configure(places(tmp_path), {})
-        else:
-            manager.stop()
-    assert caught == ["another configuration has replaced this one" if end == "another" else "the server is ending"]
+        manager.stop()
+    assert caught == ["the server is ending"]
+
+
+SPECIFIC = ModelPolicy.specific
+
+
+@pytest.mark.parametrize(
+    ("first", "newer"),
+    [
+        (ModelPolicy(), None),
+        (SPECIFIC([1]), SPECIFIC([2])),
+    ],
+    ids=["the model", "the version"],
+)
+def test_waiting_for_what_a_newer_configuration_leaves_out_ends_with_its_name(
+    manager: ModelManager, tmp_path: Path, first: ModelPolicy, newer: ModelPolicy | None
+) -> None:
+    """A wrong path in one configuration does not block the next, and the caller reads what will not come."""
+    reload = manager.configure(places(tmp_path, "typo"), {"typo": first})
+    with ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(manager.wait_for, reload, 20, lambda: True)
+        manager.configure(places(tmp_path, "typo"), {} if newer is None else {"typo": newer})
+        (gone,) = waiting.result(20).values()
+    assert (gone.version, gone.state) == (0, State.END)
+    assert gone.error is not None
+    assert gone.error.message == "another configuration has left it out"
+
+
+@pytest.mark.parametrize("newer", [ModelPolicy(), ModelPolicy.all(), SPECIFIC([1, 2])])
+def test_a_newer_configuration_with_the_same_models_lets_the_older_wait_on(
+    manager: ModelManager, tmp_path: Path, newer: ModelPolicy
+) -> None:
+    """Two who reconfigure at once both learn when the model is there, whoever came first."""
+    reload = manager.configure(places(tmp_path, "affine"), {"affine": SPECIFIC([1])})
+    manager.configure(places(tmp_path, "affine", "other"), {"affine": newer, "other": ModelPolicy()})
+    with pytest.raises(ReloadOverdue, match=r"still loading: affine$"):
+        manager.wait_for(reload, 0.01, lambda: True)
+    write_package(tmp_path / "affine" / "1")
+    settle(manager)
+    assert manager.wait_for(reload, 20, lambda: True) == {}
+
+
+def test_a_model_that_is_being_loaded_is_new_to_the_next_configuration_too(tmp_path: Path, recorder: Recorder) -> None:
+    """Whoever asks for it second does not hear that it is there before it is."""
+    backend = OnnxRuntimeBackend("cpu", threads=1)
+    release = threading.Event()
+
+    def load(package: Package) -> Loaded:
+        assert release.wait(20)
+        return load_servable(package, backend)
+
+    manager = ModelManager(Repository(tmp_path / "none"), load, observer=recorder, poll_seconds=0)
+    write_package(tmp_path / "affine" / "1")
+    reloads = [manager.configure(places(tmp_path, "affine"), {"affine": ModelPolicy()}) for _ in range(2)]
+    with pytest.raises(ReloadOverdue):
+        manager.wait_for(reloads[1], 0.01, lambda: True)
+    release.set()
+    assert [manager.wait_for(reload, 20, lambda: True) for reload in reloads] == [{}, {}]
+    assert manager.configure(places(tmp_path, "affine"), {"affine": ModelPolicy()}).new == {}
+    manager.stop()
 
 
 def test_a_place_that_is_away_costs_nothing(

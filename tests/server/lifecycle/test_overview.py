@@ -117,6 +117,18 @@ def test_a_quarantine_is_told_before_any_run(served: Site, state: str) -> None:
     assert (bucket.selected, bucket.next_best, bucket.gain) == (OURS, "", None)
 
 
+def test_who_takes_no_part_is_told_in_every_bucket(served: Site) -> None:
+    """With the state and the reason, apart from those that do."""
+    served.policy.say(Stands(1, BAD, "rejected", "output 'z' differs"))
+    served.ask(1)
+    (signature,) = overview_of(served).model("affine").signatures
+    (bucket,) = signature.buckets
+    assert [asdict(one) for one in bucket.absent] == [
+        {"backend": BAD, "state": "rejected", "reason": "output 'z' differs"}
+    ]
+    assert {one.backend for one in bucket.backends} == {OURS, OTHER}
+
+
 def test_pins_are_told(served: Site) -> None:
     """What an operator prefers is seen in the list and in the model."""
     served.server._engines.pin("affine", [OTHER, OURS])

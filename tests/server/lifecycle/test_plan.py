@@ -1,5 +1,6 @@
 """Tests of `server.lifecycle.plan`."""
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -158,3 +159,18 @@ def test_steps_end_at_what_the_policy_wants_without_a_gap(
     in_the_end = {v for v, status in statuses.items() if status.state is State.AVAILABLE}
     kept = serving if folders and not policy.wants_nothing() else set()
     assert in_the_end == (expected(policy, folders, broken) or kept)
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "agree"),
+    [
+        (ModelPolicy(), ModelPolicy.all(), True),
+        (ModelPolicy(), ModelPolicy.specific([3]), True),
+        (ModelPolicy.specific([1, 2]), ModelPolicy.specific([2, 3]), True),
+        (ModelPolicy.specific([1]), ModelPolicy.specific([2]), False),
+        (ModelPolicy.specific([]), ModelPolicy.specific([]), True),
+    ],
+)
+def test_policies_that_one_version_can_satisfy(one: ModelPolicy, other: ModelPolicy, *, agree: bool) -> None:
+    """Nobody waits on for a version that the other policy rules out; equal policies never rule each other out."""
+    assert one.may_agree_with(other) is other.may_agree_with(one) is agree

@@ -36,7 +36,7 @@ def restored(data: object, now: float = 5.0) -> Selector:
 def test_restored_is_equivalent() -> None:
     """What was exported is what a restored policy exports, but for the doubt that a restart brings."""
     again = restored(EXPORT).export(5.0)
-    for key in ("version", "backends", "selected"):
+    for key in ("version", "backends", "selected", "spent", "switches_left"):
         assert again[key] == EXPORT[key]
     assert [{**switch, "time": 0} for switch in again["switches"]] == [{**s, "time": 0} for s in EXPORT["switches"]]
     assert [s["time"] for s in again["switches"]] == pytest.approx([s["time"] for s in EXPORT["switches"]])
@@ -48,14 +48,22 @@ def test_restored_is_equivalent() -> None:
 
 
 def test_serving_goes_on_where_it_was() -> None:
-    """The first batch after a restart goes where the last one before went, and old estimates are seen anew."""
+    """The first batch after a restart goes where the last one before went; old estimates are seen anew."""
     server = Server({**TIMES, "b": 0.05}, policy=restored(EXPORT, 0.0))
     assert server.serve(1) == [EXPORT["selected"]["1"]] == ["a"]
     old = {pair["backend"]: pair["old"] for pair in server.policy.snapshot(server.now)["pairs"]}
     assert old == {"a": False, "b": True, "c": True}
-    assert server.serve(400).count("a") >= 390
+    assert server.serve(800).count("a") >= 785
     looked = [decision.backend for decision in server.chosen if decision.is_exploration]
     assert "b" in looked
+
+
+def test_a_restart_is_no_new_loan() -> None:
+    """What was explored and switched before is held against what is wished for after."""
+    before, after = learned().policy.budget, restored(EXPORT).budget
+    assert (after.busy, after.explored, after.runs) == (before.busy, before.explored, before.runs)
+    assert after.left() == before.left() < 1
+    assert (after.switches.left, after.switches.buckets) == (before.switches.left, 1)
 
 
 def test_another_set_of_backends_is_borne() -> None:
@@ -79,7 +87,9 @@ def test_other_buckets_are_left_out() -> None:
         None,
         [],
         {},
-        {**EXPORT, "version": 2},
+        {**EXPORT, "version": 1},
+        {**EXPORT, "spent": {**EXPORT["spent"], "busy": 0.0}},
+        {**EXPORT, "switches_left": {"left": float("nan"), "buckets": 1}},
         {**EXPORT, "backends": {"a": {}}},
         {**EXPORT, "backends": {str(i): EXPORT["backends"]["a"] for i in range(17)}},
         {**EXPORT, "pairs": [{**EXPORT["pairs"][0], "level": float("nan")}]},

@@ -11,14 +11,16 @@ Times = Mapping[str, float]
 class Server:
     """Serves batches by a policy and remembers what it chose."""
 
-    def __init__(self, times: Times, buckets: Sequence[int] = (1,), policy: Selector | None = None) -> None:
+    def __init__(
+        self, times: Times, buckets: Sequence[int] = (1,), policy: Selector | None = None, now: float = 0.0
+    ) -> None:
         self.policy = policy or Selector(buckets)
         self.times: dict[str, float] = dict(times)
         self.fails: Callable[[str, int], Failure | None] = lambda _name, _batch: None
-        self.now, self.batch = 0.0, 0
+        self.now, self.batch = now, 0
         self.chosen: list[Decision] = []
         for name in times:
-            self.policy.backend_state(name, available=True, now=0.0)
+            self.policy.backend_state(name, available=True, now=now)
 
     def serve(self, batches: int, bucket: int = 1, *, idle: bool = True) -> list[str]:
         """So many batches; returns the backends that they were first given to, explorations left out."""

@@ -16,7 +16,7 @@ from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoRe
 from server.app import Server, ServerStartError
 from server.config import ServerConfig
 from server.services.authorisation import OPEN, REFUSAL, Tokens, TokensRefused
-from tests.servers import SECONDS, code_of, running
+from tests.servers import SECONDS, code_of, running, writing_end
 
 GOOD, SECOND, WRONG = "correct-horse-battery", "staple-staple-staple", "Tr0ub4dor-and-three-more"
 Metadata = Sequence[tuple[str, str]]
@@ -185,10 +185,10 @@ def test_tokens_are_rotated_without_a_restart(tmp_path: Path, caplog: pytest.Log
     tokens = Tokens(file)
     write(file, f"{SECOND}\n{SECOND}x\n")
     assert (tokens.accept(GOOD), tokens.accept(SECOND)) == (True, False)
-    tokens.look()
+    tokens.renewal.look()
     assert (tokens.accept(GOOD), tokens.accept(SECOND)) == (False, True)
     write(file, "")
-    tokens.look()
+    tokens.renewal.look()
     assert (tokens.accept(GOOD), tokens.accept(SECOND)) == (False, True)
     assert "the tokens of before remain valid" in caplog.text
     assert SECOND not in caplog.text
@@ -212,14 +212,6 @@ def test_a_server_honours_a_new_token_within_two_seconds(tmp_path: Path) -> None
         assert code_of(channel, metadata=bearer(GOOD))[0] is Code.UNAUTHENTICATED
 
 
-def writing_end(pipe: Path) -> int | None:
-    """A pipe's other end, once there is somebody who reads."""
-    try:
-        return os.open(pipe, os.O_WRONLY | os.O_NONBLOCK)
-    except OSError:
-        return None
-
-
 def test_a_file_that_does_not_answer_stalls_no_call(tmp_path: Path) -> None:
     """A pipe in place of the file keeps only the thread that watches; its tokens count when somebody writes them."""
     file = write(tmp_path / "tokens", GOOD)
@@ -235,34 +227,28 @@ def test_a_file_that_does_not_answer_stalls_no_call(tmp_path: Path) -> None:
         until_accepted(channel, SECOND)
 
 
-def test_a_fault_does_not_end_the_watch(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """It is in the log, and the next look is taken as if nothing had been."""
-    second = threading.Event()
-
-    class Faulty(Tokens):
-        looks = 0
-
-        def look(self) -> None:
-            self.looks += 1
-            if self.looks == 1:
-                raise ZeroDivisionError
-            second.set()
-
-    tokens = Faulty(write(tmp_path / "tokens", GOOD))
-    tokens.watch()
-    assert second.wait(SECONDS)
+def test_a_file_that_may_be_used_at_last_is(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Tokens that were refused for the file's mode alone count when that is right: nothing is written once more."""
+    file = write(tmp_path / "tokens", GOOD)
+    tokens = Tokens(file)
+    write(file, SECOND, 0o644)
+    for _ in range(3):
+        tokens.renewal.look()
     assert tokens.accept(GOOD)
-    assert "ZeroDivisionError" in caplog.text
+    assert caplog.text.count("the tokens of before remain valid") == 1
+    file.chmod(0o600)
+    tokens.renewal.look()
+    assert (tokens.accept(GOOD), tokens.accept(SECOND)) == (False, True)
 
 
-def test_the_watch_ends_with_the_tokens(tmp_path: Path) -> None:
-    """A server that is gone leaves no thread that looks at its file."""
+def test_a_server_that_is_gone_leaves_no_watch(tmp_path: Path) -> None:
+    """Neither one that was stopped nor one that was never started has a thread that looks at its file."""
     before = set(threading.enumerate())
-    tokens = Tokens(write(tmp_path / "tokens", GOOD))
-    tokens.watch()
-    (watch,) = set(threading.enumerate()) - before
-    del tokens
-    watch.join(SECONDS)
+    file = write(tmp_path / "tokens", GOOD)
+    Server(ServerConfig(repository=tmp_path, port=0, metrics_port=-1, token_file=file)).stop()
+    assert not [each for each in set(threading.enumerate()) - before if each.name == "tokens"]
+    with running(tmp_path, token_file=file):
+        (watch,) = [each for each in set(threading.enumerate()) - before if each.name == "tokens"]
     assert not watch.is_alive()
 
 

@@ -22,6 +22,7 @@ from tests.server.services.edges import (
     Models,
     serving,
 )
+from tests.threads import no_threads
 
 Code = grpc.StatusCode
 
@@ -275,3 +276,15 @@ def test_many_calls_at_once_leave_nothing() -> None:
         codes = {call.code() for call in calls}  # waits for each
         assert codes >= {Code.OK, Code.INVALID_ARGUMENT, Code.CANCELLED}
         served.check_ended()
+
+
+def test_without_a_thread_a_call_is_refused_and_holds_nothing() -> None:
+    """At the system's limit a client is told so at once; the server goes on when threads can be had again."""
+    with serving(Models()) as served:
+        stub: grpc.UnaryUnaryMultiCallable[bytes, bytes] = served.channel.unary_unary(PREDICT)
+        with no_threads(), pytest.raises(grpc.RpcError) as caught:
+            stub(b"request", timeout=SECONDS)
+        assert caught.value.code() is Code.RESOURCE_EXHAUSTED
+        assert served.budget.wait_for(0)
+        assert stub(b"request", timeout=SECONDS) == b"answer"
+        served.check_settled(["OK", "RESOURCE_EXHAUSTED"])

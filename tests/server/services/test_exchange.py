@@ -8,7 +8,7 @@ import pytest
 
 from server import calls
 from server.admission import Budget
-from server.errors import ExpiredInQueue, InvalidRequest, QueueFull, SegueError
+from server.errors import ExpiredInQueue, InvalidRequest, QueueFull, SegueError, TooLate
 from server.metrics import Metrics
 from server.services.exchange import Errand, Exchange
 from server.services.statuses import Code
@@ -170,6 +170,17 @@ def test_what_is_unexpected_is_logged_with_its_reference(caplog: pytest.LogCaptu
     assert text == "internal error, reference mine: see the server's log"
     assert "reference mine" in caplog.text
     assert "a secret" in caplog.text
+
+
+def too_late() -> bytes:
+    """What was refused before its run."""
+    raise TooLate("m", 0, 2.0, 1.0)
+
+
+@pytest.mark.parametrize(("answer", "counts"), [(lambda: b"answer", True), (failing, True), (too_late, False)])
+def test_an_errand_tells_whether_its_time_counts(answer: Callable[[], bytes], *, counts: bool) -> None:
+    """What was refused for its deadline took none: it says nothing of how long the model takes."""
+    assert Parts().errand(answer).run() is counts
 
 
 def test_an_errand_knows_whether_somebody_waits() -> None:

@@ -59,6 +59,18 @@ def test_admin_is_never_open_to_the_network(token: dict[str, Path], tls: dict[st
     assert words(host=ANYWHERE, admin=True, **mutual) == "mutual TLS, no token"
 
 
+def test_whether_callers_are_asked_who_they_are(token: dict[str, Path], tls: dict[str, Path], authority: Pair) -> None:
+    """By a token or their own certificate; the server's certificate asks nobody."""
+
+    def asks(**settings: Any) -> bool:
+        return secure(ServerConfig(**settings), lambda _peer: None).asks_who
+
+    assert not asks()
+    assert not asks(**tls)
+    assert asks(**token)
+    assert asks(**tls, tls_client_ca=authority.certificate)
+
+
 @pytest.mark.parametrize(
     ("host", "local"),
     [

@@ -3,6 +3,7 @@
 import logging
 import os
 import shutil
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,8 +14,9 @@ from server.app import Server, ServerStartError
 from server.config import ServerConfig
 from server.services.dial import Keys
 from server.services.probe import main as probe
+from server.services.tls import Certificates, Source, source_of
 from tests.certificates import Pair, make_authority, make_pair
-from tests.servers import call, code_of, running
+from tests.servers import SECONDS, call, code_of, running, writing_end
 
 Code = grpc.StatusCode
 
@@ -130,7 +132,9 @@ def test_a_new_certificate_serves_new_connections(renewable: tuple[Server, Pair]
         assert call(open_before)
         replace(files.key, renewed.key)
         replace(files.certificate, renewed.certificate)
-        assert outcome(server, Keys(ca=new.certificate)) is Code.OK
+        begin = time.monotonic()
+        while outcome(server, Keys(ca=new.certificate)) is not Code.OK:
+            assert time.monotonic() - begin < SECONDS
         assert outcome(server, Keys(ca=old)) is Code.UNAVAILABLE
         assert call(open_before)
 
@@ -141,16 +145,63 @@ def test_a_broken_renewal_keeps_what_serves(
     """A key that does not fit, and a file that is gone, are said once each; the old pair serves on."""
     server, files = renewable
     trust = Keys(ca=folder / "ca.pem")
+    (renewal,) = server._security.renewals
     replace(files.key, make_pair(folder, "unfit", make_authority(folder, "unfit-ca")).key)
     for _ in range(2):
+        renewal.look()
         assert outcome(server, trust) is Code.OK
     assert [r.getMessage().rpartition(": ")[2] for r in caplog.records if r.levelno == logging.ERROR] == [
         "the key is not that of the certificate"
     ]
     caplog.clear()
     files.certificate.unlink()
+    renewal.look()
     assert outcome(server, trust) is Code.OK
     assert "No such file or directory" in caplog.text
+
+
+def test_a_renewal_that_failed_for_a_moment_is_made_up_for(source: Source, pair: Pair, folder: Path) -> None:
+    """What kept the key from being read goes, and nothing else changes: the new certificate serves."""
+    certificates = Certificates(source)
+    renewed = make_pair(folder, "late", make_authority(folder, "late-ca"))
+    certificate, key = source.files
+    replace(certificate, renewed.certificate)
+    replace(key, renewed.key)
+    link = key.with_suffix(".away")
+    key.rename(link)
+    certificates.renewal.look()
+    assert certificates.renewal.value.certificate == pair.certificate.read_bytes()
+    link.rename(key)
+    certificates.renewal.look()
+    assert certificates.renewal.value.certificate == renewed.certificate.read_bytes()
+
+
+@pytest.fixture
+def source(tmp_path: Path, pair: Pair) -> Source:
+    """Files that can be replaced."""
+    files = (tmp_path / "now.pem", tmp_path / "now.key")
+    replace(files[0], pair.certificate)
+    replace(files[1], pair.key)
+    found = source_of(ServerConfig(tls_certificate=files[0], tls_key=files[1]))
+    assert found is not None
+    return found
+
+
+def test_a_file_that_does_not_answer_stalls_no_handshake(
+    renewable: tuple[Server, Pair], folder: Path, pair: Pair
+) -> None:
+    """A pipe in place of the key keeps only the thread that watches; connections are made as before."""
+    server, files = renewable
+    pipe = folder / "pipe"
+    os.mkfifo(pipe, 0o600)
+    pipe.rename(files.key)
+    trust = Keys(ca=folder / "ca.pem")
+    assert outcome(server, trust) is Code.OK
+    while (writer := writing_end(files.key)) is None:  # until the watch is held up in opening the pipe
+        assert outcome(server, trust) is Code.OK
+    assert outcome(server, trust) is Code.OK
+    replace(files.key, pair.key)
+    os.close(writer)
 
 
 def test_a_key_that_all_can_read_is_said(tmp_path: Path, pair: Pair, caplog: pytest.LogCaptureFixture) -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 from server.errors import InvalidRequest
 from server.wire.requests import parse_predict_request
 from server.wire.responses import encode_predict_request
-from tests.fuzz.targets import seeds
+from tests.fuzz.seeds import seeds
 
 
 def _kibibytes(name: str) -> int:
