@@ -1,9 +1,9 @@
 """What comes back of models as PyTorch modules: `python -m benchmarks.lowered` measures, writes JSON and a table.
 
 Every model is converted once (`--repository` keeps what was converted, and takes what is there). Its package is then
-lowered, and asked: do as many numbers train as in TensorFlow, are its layers
-recognised, does it compile into one graph for all sizes, and does it answer what TensorFlow answered. The table goes
-into docs/torch-module.md.
+lowered, and asked: do as many numbers train as in TensorFlow, are its layers recognised, does it compile into one graph
+for all sizes, does it answer what TensorFlow answered, and do a few steps of training reach every parameter. The table
+goes into docs/torch-module.md.
 """
 
 import argparse
@@ -15,9 +15,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
+import onnx
 import torch
 from torch import fx, nn
 
+from benchmarks.doubled import doubled
 from benchmarks.machine import describe
 from protos.segue.package_pb2 import ModelPackage, Signature
 from server.lowering import LoweredModule, lower
@@ -41,9 +43,16 @@ MODELS: Final[Mapping[str, tuple[str, Sequence[str]]]] = {
     "efficientnet": ("EfficientNet-B0", ("tests.models.networks", "efficientnet", "{}.keras", "size=64")),
     "recurrent": ("bidirectional GRU and LSTM (Keras 2)", ("tests.models.networks", "recurrent", "{}.h5")),
     "transformer": ("Keras 3 attention, masked", ("tests.models.networks", "transformer", "{}.keras")),
+    "gru": ("bidirectional GRU (Keras 3), masked: two loops", ("tests.models.networks", "gru", "{}.keras")),
     "control": ("loop and branch on the data", ("tests.models.zoo", "{parent}", "control")),
     "basic_pitch": ("basic-pitch (--basic-pitch SAVEDMODEL)", ()),
 }  # fmt: skip
+# What may lie between the module's and TensorFlow's answers, in single precision.
+BOUND: Final = 5e-6
+# Sizes of the open axes, by their order, of three runs. None is another axis's size: torch.compile would take the
+# two for one and the same.
+SIZES: Final = ((2, 7, 13), (5, 9, 17), (7, 11, 19))
+_STEPS: Final = 4
 
 
 def measure(package: Package) -> dict[str, Any]:
@@ -52,38 +61,87 @@ def measure(package: Package) -> dict[str, Any]:
     signature = known.get("serving_default") or package.manifest.signatures[0]
     variables, folded = variables_of(package.manifest, signature.onnx_file)
     module = lower(package.path / signature.onnx_file, variables, folded)
-    wanted, arrays = answers(package, signature, [port.name for port in module.inputs]), package.golden_arrays()
-    difference, comparable = 0.0, True
+    wanted = answers(package, signature, module)
+    first = wanted[-1][0]
     with torch.no_grad():
-        for inputs, case in wanted:
-            got = module(*inputs)
-            aliases = {one.onnx_name: one.alias for one in signature.outputs}
-            for port, answer in zip(module.outputs, got, strict=True):
-                expected = torch.from_numpy(arrays[case[aliases[port.name]]])
-                comparable = comparable and bool(expected.isfinite().all())
-                difference = max(difference, (answer.double() - expected.double()).abs().max().item())
-        first = wanted[-1][0]
+        difference, comparable = farthest([module(*inputs) for inputs, _ in wanted], [after for _, after in wanted])
         breaks = torch._dynamo.explain(module)(*first).graph_break_count  # noqa: SLF001 - its public name
         exported, graphs = exports(module, first), compiled(module, first)
-    return {
+    found = {
         "trainable": module.trainable_elements(),
         "tensorflow": trainable(package.manifest),
         **layers(module),
         "graph_breaks": breaks,
         "exports": exported,
+        "sizes": [list(sizes[: open_axes(module)]) for sizes in SIZES],
         "graphs": graphs,
         "difference": difference if comparable else None,
     }
+    if comparable and difference > BOUND:
+        found |= errors(package.path / signature.onnx_file, module, wanted)
+    return found | {"tuned": tuned(module, first)}
 
 
-def answers(package: Package, signature: Signature, order: Sequence[str]) -> list[tuple[Tensors, dict[str, str]]]:
-    """Golden inputs as tensors, in the module's order, and the keys of the answers by alias."""
+def answers(package: Package, signature: Signature, module: LoweredModule) -> list[tuple[Tensors, Tensors]]:
+    """Golden inputs and TensorFlow's answers as tensors, in the module's order."""
     arrays = package.golden_arrays()
-    aliases = {one.onnx_name: one.alias for one in signature.inputs}
+    taken = {one.onnx_name: one.alias for one in signature.inputs}
+    given = {one.onnx_name: one.alias for one in signature.outputs}
     return [
-        (tuple(torch.from_numpy(arrays[case.inputs[aliases[name]]]) for name in order), dict(case.outputs))
+        (
+            tuple(torch.from_numpy(arrays[case.inputs[taken[port.name]]]) for port in module.inputs),
+            tuple(torch.from_numpy(arrays[case.outputs[given[port.name]]]) for port in module.outputs),
+        )
         for case in signature.golden
     ]
+
+
+def farthest(got: Sequence[Tensors], wanted: Sequence[Tensors]) -> tuple[float, bool]:
+    """The largest difference between answers, and whether all that was wanted is finite."""
+    pairs = [pair for one, other in zip(got, wanted, strict=True) for pair in zip(one, other, strict=True)]
+    difference = max((one.double() - other.double()).abs().max().item() for one, other in pairs)
+    return difference, all(bool(other.isfinite().all()) for _, other in pairs)
+
+
+def errors(path: Path, module: LoweredModule, wanted: Sequence[tuple[Tensors, Tensors]]) -> dict[str, float]:
+    """How far the module's answers and TensorFlow's each are from those of the same graph in double precision."""
+    exact = lower(doubled(onnx.load(path)))
+    with torch.no_grad():
+        right = [exact(*(one.double() if one.is_floating_point() else one for one in inputs)) for inputs, _ in wanted]
+        own = [module(*inputs) for inputs, _ in wanted]
+    return {"own_error": farthest(own, right)[0], "tensorflow_error": farthest([a for _, a in wanted], right)[0]}
+
+
+def tuned(module: LoweredModule, inputs: Tensors) -> dict[str, Any]:
+    """What a few steps of Adam do to the eager module, whose parameters they change.
+
+    The goal is random: it is about whether training reaches every number, not about what would be learnt.
+
+    Returns:
+        Steps, the loss before the first and after the last, how many parameters there are to train, and how many have
+        changed; or, under "left_out", why there is nothing to tune.
+    """
+    before = {name: one.detach().clone() for name, one in module.named_parameters() if one.requires_grad}
+    if not before:
+        return {"left_out": "TensorFlow trains nothing of it"}
+    draw = torch.Generator().manual_seed(0)
+    goals = [
+        torch.randn(answer.shape, generator=draw) if answer.is_floating_point() else None for answer in module(*inputs)
+    ]
+    trained = [one for one in module.parameters() if one.requires_grad]
+    # Random weights can make gradients that are far below Adam's usual epsilon, and every one is to count.
+    optimizer = torch.optim.Adam(trained, lr=1e-4, eps=1e-20)
+    losses = []
+    for step in range(_STEPS + 1):
+        pairs = zip(module(*inputs), goals, strict=True)
+        loss = torch.stack([((answer - goal) ** 2).mean() for answer, goal in pairs if goal is not None]).sum()
+        losses.append(loss.item())
+        if step < _STEPS:
+            optimizer.zero_grad()
+            loss.backward()  # type: ignore[no-untyped-call] # torch's
+            optimizer.step()
+    changed = sum(not torch.equal(one, before[name]) for name, one in module.named_parameters() if name in before)
+    return {"steps": _STEPS, "losses": [losses[0], losses[-1]], "parameters": len(before), "changed": changed}
 
 
 def trainable(manifest: ModelPackage) -> int:
@@ -108,26 +166,35 @@ def layers(module: LoweredModule) -> dict[str, int]:
     return {"attentions": sum(node.target in {attended, attention} for node in module.graph.nodes), **counts}
 
 
+def open_axes(module: LoweredModule) -> int:
+    """How many axes of the input that leaves most of them open may have any size."""
+    return max(sum(not isinstance(size, int) for size in port.shape or ()) for port in module.inputs)
+
+
 def exports(module: LoweredModule, inputs: Tensors) -> bool:
     """Whether torch.export takes the module with every open axis dynamic."""
     axes = tuple(
         {axis: torch.export.Dim.DYNAMIC for axis, size in enumerate(port.shape or ()) if not isinstance(size, int)}
         for port in module.inputs
     )
-    tensors = tuple(grown(tensor, port.shape, 2) for tensor, port in zip(inputs, module.inputs, strict=True))
-    torch.export.export(module, tensors, dynamic_shapes=axes)
+    torch.export.export(module, grown(module, inputs, SIZES[0]), dynamic_shapes=axes)
     return True
 
 
-def grown(tensor: torch.Tensor, shape: Sequence[int | str | None] | None, batch: int) -> torch.Tensor:
-    """A tensor whose first axis has another size, if that axis is open."""
-    if not shape or isinstance(shape[0], int):
-        return tensor
-    return tensor.index_select(0, torch.arange(batch) % tensor.shape[0]).contiguous()
+def grown(module: LoweredModule, inputs: Tensors, sizes: Sequence[int]) -> Tensors:
+    """Inputs whose open axes have other sizes, by their order: what is there is repeated, or cut off."""
+    return tuple(_sized(tensor, port.shape, sizes) for tensor, port in zip(inputs, module.inputs, strict=True))
+
+
+def _sized(tensor: torch.Tensor, shape: Sequence[int | str | None] | None, sizes: Sequence[int]) -> torch.Tensor:
+    opened = [axis for axis, size in enumerate(shape or ()) if not isinstance(size, int)]
+    for axis, size in zip(opened, sizes, strict=False):
+        tensor = tensor.index_select(axis, torch.arange(size) % tensor.shape[axis])
+    return tensor.contiguous()
 
 
 def compiled(module: LoweredModule, inputs: Tensors) -> int:
-    """How many graphs torch.compile makes of batches of 2, 5 and 7, sizes that no open axis has."""
+    """How many graphs torch.compile makes of three runs in which every open axis has another size."""
     graphs: list[fx.GraphModule] = []
 
     def backend(graph: fx.GraphModule, _: Sequence[torch.Tensor]) -> fx.GraphModule:
@@ -136,9 +203,8 @@ def compiled(module: LoweredModule, inputs: Tensors) -> int:
 
     torch.compiler.reset()
     function = torch.compile(module, fullgraph=True, dynamic=True, backend=backend)
-    for batch in (2, 5, 7):
-        tensors = [grown(tensor, port.shape, batch) for tensor, port in zip(inputs, module.inputs, strict=True)]
-        function(*tensors)
+    for sizes in SIZES:
+        function(*grown(module, inputs, sizes))
     return len(graphs)
 
 
@@ -168,20 +234,36 @@ def written(name: str, folder: Path) -> Path:
 def table(results: Mapping[str, Mapping[str, Any]]) -> str:
     """The table of the document."""
     head = (
-        "| model | numbers that train | TensorFlow's | attentions | layer norms | dense | LSTM, GRU | graph breaks | "
-    )
-    lines = [
-        head + "dynamic export | graphs for 3 batch sizes | largest difference |",
-        "|---|---|---|---|---|---|---|---|---|---|---|",
-    ]
+        "model", "numbers that train", "TensorFlow's", "attentions", "layer norms", "dense", "LSTM, GRU",
+        "graph breaks", "dynamic export", "sizes of the open axes", "graphs for them", "largest difference",
+        "parameters that Adam changed", "its loss",
+    )  # fmt: skip
+    lines = [f"| {' | '.join(head)} |", "|" + "---|" * len(head)]
     for name, one in results.items():
         cells = [
             MODELS[name][0], f"{one['trainable']:,}", f"{one['tensorflow']:,}", one["attentions"], one["layer_norms"],
-            one["dense"], one["recurrent"], one["graph_breaks"], "yes" if one["exports"] else "no", one["graphs"],
-            "—" if one["difference"] is None else f"{one['difference']:.2g}",
+            one["dense"], one["recurrent"], one["graph_breaks"], "yes" if one["exports"] else "no",
+            ", ".join(" by ".join(map(str, sizes)) for sizes in one["sizes"]), one["graphs"], _difference(one),
+            *_tuned(one["tuned"]),
         ]  # fmt: skip
         lines.append("| " + " | ".join(map(str, cells)) + " |")
     return "\n".join(lines)
+
+
+def _difference(one: Mapping[str, Any]) -> str:
+    if one["difference"] is None:
+        return "—"
+    text = f"{one['difference']:.2g}"
+    if "own_error" in one:
+        text += f"; from double precision {one['own_error']:.2g}, TensorFlow's {one['tensorflow_error']:.2g}"
+    return text
+
+
+def _tuned(one: Mapping[str, Any]) -> tuple[str, str]:
+    if "left_out" in one:
+        return f"none: {one['left_out']}", "—"
+    first, last = one["losses"]
+    return f"{one['changed']} of {one['parameters']}", f"{first:.6g} → {last:.6g}"
 
 
 def render(text: str, results: Mapping[str, Mapping[str, Any]]) -> str:

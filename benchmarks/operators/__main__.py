@@ -1,9 +1,10 @@
 """Runs the node tests through our lowering and through bare onnx2torch, and writes the table.
 
 `python -m benchmarks.operators` writes benchmarks/results/operators.json and docs/operators.md. The tests of operator
-set 18 are fetched with pip on first use.
+set 18 are fetched with pip on first use. `--table` writes the page from the JSON at hand, without running anything.
 """
 
+import argparse
 import json
 import subprocess
 import sys
@@ -75,22 +76,29 @@ def run(cases: Sequence[Case], origin: str, operators: frozenset[str]) -> Iterat
     bare.close()
 
 
-def main() -> None:
-    """Run everything; see the module."""
+def measure() -> None:
+    """Run everything and write the JSON."""
     emitted = emitted_operators(source_folder())
     operators = emitted | REWRITTEN
     old = list(released(operators))
     # What operator set 18 does not have yet.
     new = [case for case in installed(operators) if case.operators & REWRITTEN]
     results = [*run(old, "released", operators), *run(new, "installed", operators)]
-    document = {
+    head = json.dumps({
         "versions": {name: version(name) for name in ("torch", "onnx", "onnx2torch", "tf2onnx")},
         "operators": sorted(operators),
-        "cases": results,
-    }
+    })  # fmt: skip
     rows = ",\n".join(json.dumps(row) for row in results)
-    head = json.dumps({name: value for name, value in document.items() if name != "cases"})
     RESULTS.write_text(f'{head[:-1]}, "cases": [\n{rows}\n]}}\n', "utf-8")
+
+
+def main() -> None:
+    """Measure unless there is nothing to measure, and write the page; see the module."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--table", action="store_true", help="write the page from the JSON at hand")
+    if not parser.parse_args().table:
+        measure()
+    document = json.loads(RESULTS.read_text("utf-8"))
     DOCUMENT.write_text(table.render(document), "utf-8")
     print(table.summary(document))
 

@@ -18,8 +18,9 @@ from server.lowering.graph import Graph, Node
 # Operator -> (version of it that onnx2torch's converter was written for, newest version with the same meaning).
 # Later versions up to the second only admit more element types.
 REVIEWED: Final[Mapping[str, tuple[int, int]]] = {
-    "Abs": (13, 13), "Acos": (7, 22), "Add": (14, 14), "And": (7, 7), "Asin": (7, 22), "Atan": (7, 22),
-    "Ceil": (13, 13), "Celu": (12, 12), "Cos": (7, 22), "Elu": (6, 22), "Equal": (13, 19), "Erf": (13, 13),
+    "Abs": (13, 13), "Acos": (7, 22), "Add": (14, 14), "And": (7, 7), "ArgMax": (13, 13), "ArgMin": (13, 13),
+    "Asin": (7, 22), "Atan": (7, 22), "Ceil": (13, 13), "Celu": (12, 12), "Concat": (13, 13), "Cos": (7, 22),
+    "Einsum": (12, 12), "Elu": (6, 22), "Equal": (13, 19), "Erf": (13, 13),
     "Exp": (13, 13), "Floor": (13, 13), "Greater": (13, 13), "GreaterOrEqual": (12, 16),
     "HardSigmoid": (6, 22), "HardSwish": (14, 22), "IsNaN": (13, 20), "LeakyRelu": (16, 16), "Less": (13, 13),
     "LessOrEqual": (12, 16), "Log": (13, 13), "LogSoftmax": (13, 13), "MatMul": (13, 13), "Mul": (14, 14),

@@ -19,7 +19,7 @@ from server.lowering.export.bundle import literal
 from server.lowering.graph import Node, Type
 from server.lowering.layers import counted
 from server.lowering.operators.math import cast, gelu
-from server.lowering.operators.shape import concat, reshape, transpose, unsqueeze
+from server.lowering.operators.shape import reshape, transpose, unsqueeze
 
 # Arguments as they are written, and as they are.
 Arguments = Sequence[str]
@@ -49,31 +49,49 @@ def supplied(node: Node, written: Arguments) -> str | None:
     if name in _FUNCTIONS:
         return f"{_FUNCTIONS[name]}({', '.join(written)})"
     writer = _WITH_ATTRIBUTES.get(name)
-    return None if writer is None else writer(written[0], node)
+    return None if writer is None else writer(written, node)
 
 
-def _softmax(data: str, node: Node) -> str:
+def _softmax(written: Arguments, node: Node) -> str:
+    (data,) = written
     function = "torch.softmax" if node.operator == "Softmax" else "torch.log_softmax"
     if node.version >= 13:
         return f"{function}({data}, dim={node.attributes.get('axis', -1)})"
     return f"{function}({data}.flatten({node.attributes.get('axis', 1)}), dim=-1).reshape({data}.shape)"
 
 
-def _elu(data: str, node: Node) -> str:
-    return f"functional.{node.operator.lower()}({data}, alpha={node.attributes.get('alpha', 1.0)!r})"
+def _elu(written: Arguments, node: Node) -> str:
+    return f"functional.{node.operator.lower()}({written[0]}, alpha={node.attributes.get('alpha', 1.0)!r})"
 
 
-def _leaky_relu(data: str, node: Node) -> str:
-    return f"functional.leaky_relu({data}, {node.attributes.get('alpha', 0.01)!r})"
+def _leaky_relu(written: Arguments, node: Node) -> str:
+    return f"functional.leaky_relu({written[0]}, {node.attributes.get('alpha', 0.01)!r})"
 
 
-def _hard_sigmoid(data: str, node: Node) -> str:
+def _hard_sigmoid(written: Arguments, node: Node) -> str:
     alpha, beta = node.attributes.get("alpha", 0.2), node.attributes.get("beta", 0.5)
-    return f"torch.clamp({data} * {alpha!r} + {beta!r}, 0.0, 1.0)"
+    return f"torch.clamp({written[0]} * {alpha!r} + {beta!r}, 0.0, 1.0)"
 
 
-_WITH_ATTRIBUTES: Final[Mapping[str, Callable[[str, Node], str]]] = {
-    "Celu": _elu, "Elu": _elu, "HardSigmoid": _hard_sigmoid, "LeakyRelu": _leaky_relu, "LogSoftmax": _softmax,
+def _arg(written: Arguments, node: Node) -> str:
+    function, axis = f"torch.{node.operator.lower()}", node.attributes.get("axis", 0)
+    kept, data = bool(node.attributes.get("keepdims", 1)), written[0]
+    if not node.attributes.get("select_last_index", 0):
+        return f"{function}({data}, dim={axis}, keepdim={kept})"
+    return f"{data}.shape[{axis}] - 1 - {function}({data}.flip({axis}), dim={axis}, keepdim={kept})"
+
+
+def _concat(written: Arguments, node: Node) -> str:
+    return f"torch.cat([{', '.join(written)}], dim={node.attributes['axis']})"
+
+
+def _einsum(written: Arguments, node: Node) -> str:
+    return f"torch.einsum({', '.join([repr(node.attributes['equation']), *written])})"
+
+
+_WITH_ATTRIBUTES: Final[Mapping[str, Callable[[Arguments, Node], str]]] = {
+    "ArgMax": _arg, "ArgMin": _arg, "Celu": _elu, "Concat": _concat, "Einsum": _einsum, "Elu": _elu,
+    "HardSigmoid": _hard_sigmoid, "LeakyRelu": _leaky_relu, "LogSoftmax": _softmax,
     "Softmax": _softmax,
 }  # fmt: skip
 
@@ -170,10 +188,6 @@ def _unsqueeze(written: Arguments, given: Sequence[Any], keywords: Mapping[str, 
     return f"{written[0]}.unsqueeze({axes[0]})" if len(axes) == 1 and isinstance(axes[0], int) else None
 
 
-def _concat(written: Arguments, _: Sequence[Any], keywords: Mapping[str, Any]) -> str | None:
-    return f"torch.cat([{', '.join(written)}], dim={keywords['axis']})"
-
-
 def _cast(written: Arguments, _: Sequence[Any], keywords: Mapping[str, Any]) -> str | None:
     return f"{written[0]}.to({TORCH_DTYPES[keywords['to']]})"
 
@@ -196,7 +210,7 @@ def _exchanged(written: Arguments, given: Sequence[Any], _: Mapping[str, Any]) -
 
 WRITERS: Final[Mapping[Callable[..., Any], Writer]] = {
     transpose: _transpose, torch.permute: _permute, torch.transpose: _exchanged, reshape: _reshape,
-    unsqueeze: _unsqueeze, concat: _concat, cast: _cast, materialise.entry: _entry, gelu: _gelu, counted: _counted,
+    unsqueeze: _unsqueeze, cast: _cast, materialise.entry: _entry, gelu: _gelu, counted: _counted,
 }  # fmt: skip
 
 

@@ -14,6 +14,7 @@ from server.lowering.table import Table
 
 OPERATORS: Final = Table()
 _MISSING: Final = "onnx2torch has none"
+_EYE: Final = "onnx2torch's is always on the CPU; it breaks on truth values and on diagonals outside the matrix"
 
 
 @OPERATORS.add("Acosh", versions=(9, 22), why=_MISSING)
@@ -206,12 +207,6 @@ def det(data: torch.Tensor) -> torch.Tensor:
     return determinant
 
 
-@OPERATORS.add("Einsum", versions=(12, 12), why="element types that torch.einsum does not multiply")
-def einsum(*operands: torch.Tensor, equation: str) -> torch.Tensor:
-    """Einsum."""
-    return torch.einsum(equation.replace(" ", ""), *operands)
-
-
 @OPERATORS.add("Gemm", versions=(7, 13), why="a bias that broadcasts; a Linear where the weights are constants")
 def gemm(
     one: torch.Tensor, other: torch.Tensor, bias: torch.Tensor | None = None,
@@ -252,7 +247,7 @@ def cast_like(data: torch.Tensor, target: torch.Tensor, *, saturate: int = 1, ro
     return data.to(target.dtype)
 
 
-@OPERATORS.add("EyeLike", versions=(9, 22), why="element types")
+@OPERATORS.add("EyeLike", versions=(9, 22), why=_EYE)
 def eye_like(data: torch.Tensor, *, dtype: int | None = None, k: int = 0) -> torch.Tensor:
     """EyeLike: ones on the k-th diagonal."""
     rows, columns = data.shape

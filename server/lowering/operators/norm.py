@@ -29,7 +29,7 @@ def batch_normalization(
     return (normal, running, variance * momentum + own_variance * (1 - momentum))[:count]
 
 
-@OPERATORS.add("InstanceNormalization", versions=(6, 22), why="weights that are computed")
+@OPERATORS.add("InstanceNormalization", versions=(6, 22), why="parameters; channels of one element each")
 def instance_normalization(
     data: torch.Tensor, scale: torch.Tensor, bias: torch.Tensor, *, epsilon: float = 1e-5
 ) -> torch.Tensor:

@@ -149,23 +149,3 @@ def reduce_log_sum_exp(
     """ReduceLogSumExp."""
     dims = _axes(data, axes, noop_with_empty_axes)
     return torch.logsumexp(data, dims, keepdim=bool(keepdims)).to(data.dtype) if dims else data
-
-
-@OPERATORS.add("ArgMax", versions=(11, 13), why="select_last_index")
-def arg_max(data: torch.Tensor, *, axis: int = 0, keepdims: int = 1, select_last_index: int = 0) -> torch.Tensor:
-    """ArgMax; of equal numbers the first counts, or the last."""
-    return _arg(torch.argmax, data, axis, keep=bool(keepdims), last=bool(select_last_index))
-
-
-@OPERATORS.add("ArgMin", versions=(11, 13), why="select_last_index")
-def arg_min(data: torch.Tensor, *, axis: int = 0, keepdims: int = 1, select_last_index: int = 0) -> torch.Tensor:
-    """ArgMin; of equal numbers the first counts, or the last."""
-    return _arg(torch.argmin, data, axis, keep=bool(keepdims), last=bool(select_last_index))
-
-
-def _arg(
-    function: Callable[..., torch.Tensor], data: torch.Tensor, axis: int, *, keep: bool, last: bool
-) -> torch.Tensor:
-    if not last:
-        return function(data, axis, keepdim=keep)
-    return data.shape[axis] - 1 - function(data.flip(axis), axis, keepdim=keep)

@@ -9,6 +9,7 @@ from server.lowering.table import Table
 
 OPERATORS: Final = Table()
 _HOST: Final = "sizes as host values, which torch.compile and torch.export need"
+_TURNED: Final = "without `perm`, onnx2torch's module writes an order into itself when it first runs"
 Ints = tuple[int, ...]
 
 
@@ -78,16 +79,10 @@ def unsqueeze(data: torch.Tensor, axes: Ints | int) -> torch.Tensor:
     return data
 
 
-@OPERATORS.add("Transpose", versions=(1, 25), why="a permutation that is left out")
+@OPERATORS.add("Transpose", versions=(1, 25), why=_TURNED)
 def transpose(data: torch.Tensor, *, perm: Ints | None = None) -> torch.Tensor:
     """Transpose; without a permutation, the axes in reverse order."""
     return torch.permute(data, tuple(reversed(range(data.ndim))) if perm is None else perm)
-
-
-@OPERATORS.add("Concat", versions=(4, 13), why="operands that are shapes")
-def concat(*tensors: torch.Tensor, axis: int) -> torch.Tensor:
-    """Concat."""
-    return torch.cat(tensors, axis)
 
 
 @OPERATORS.add("Split", versions=(2, 18), host=(1,), many=True, why=_HOST + "; num_outputs")

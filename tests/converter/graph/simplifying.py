@@ -20,17 +20,20 @@ def variables_of(export: ExportResult, index: int = 0) -> dict[str, frozenset[st
     return {entry.initializer: frozenset(variable.name for variable in entry.variables) for entry in entries}
 
 
-def rewritten(export: ExportResult, folder: Path, *, only: Sequence[str] = (), index: int = 0) -> Rewritten:
+def rewritten(
+    export: ExportResult, folder: Path, *, only: Sequence[str] = (), without: Sequence[str] = (), index: int = 0
+) -> Rewritten:
     """Rewrite one signature's graph, require TensorFlow's answers of it, and return it.
 
     Args:
         export: Of a model.
         folder: For the new graph.
         only: Names of the rewrites to apply; none for all.
+        without: Names of rewrites to leave out.
         index: Of the signature.
     """
     signature = export.signatures[index]
-    chosen = [one for one in REWRITES if not only or one.name in only]
+    chosen = [one for one in REWRITES if (not only or one.name in only) and one.name not in without]
     result = rewrite(ir.load(signature.onnx), variables_of(export, index), rewrites=chosen)
     assert not result.refused
     require_golden(saved(result.model, signature, folder))

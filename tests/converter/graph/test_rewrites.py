@@ -5,6 +5,7 @@ from pathlib import Path
 import onnx_ir as ir
 import pytest
 
+from converter.exported import ExportResult
 from tests.converter.conftest import Exporter
 from tests.converter.graph.conftest import Networks
 from tests.converter.graph.simplifying import exported_operators, operators, rewritten
@@ -104,6 +105,58 @@ def test_reshapes_and_transposes_cancel(network: Networks, tmp_path: Path) -> No
     after = operators(rewritten(network("transformer.keras"), tmp_path, only=FOLDED).model)
     assert (before["Transpose"], after["Transpose"]) == (12, 8)
     assert after["Reshape"] + after["Squeeze"] + after["Unsqueeze"] < before["Reshape"]
+
+
+@pytest.mark.slow
+def test_unused_is_worth_its_place(network: Networks, tmp_path: Path) -> None:
+    """Without it, each size is read and put together again wherever it is used."""
+    with_it, without = _both(network("transformer.keras"), tmp_path, "unused")
+    assert len(without.graph) > len(with_it.graph)
+    assert operators(without)["Shape"] > operators(with_it)["Shape"]
+    assert len(without.graph.initializers) > len(with_it.graph.initializers)
+
+
+@pytest.mark.slow
+def test_shapes_is_worth_its_place(network: Networks, tmp_path: Path) -> None:
+    """Without it, shapes are put together at run time, and no attention is found among them."""
+    with_it, without = _both(network("transformer.keras"), tmp_path, "shapes")
+    assert len(without.graph) > 2 * len(with_it.graph)
+    assert operators(without)["Shape"] > operators(with_it)["Shape"]
+    assert (operators(with_it)["Attention"], operators(without)["Attention"]) == (2, 0)
+
+
+@pytest.mark.slow
+def test_matmul_is_worth_its_place(network: Networks, tmp_path: Path) -> None:
+    """Without it, sequences are flattened before each dense layer and put in shape again behind it."""
+    with_it, without = _both(network("vit"), tmp_path, "matmul")
+    assert len(without.graph) > len(with_it.graph)
+    assert operators(without)["Reshape"] > operators(with_it)["Reshape"]
+
+
+@pytest.mark.slow
+def test_reshapes_is_worth_its_place(network: Networks, tmp_path: Path) -> None:
+    """Without it, reshapes of reshapes stay."""
+    with_it, without = _both(network("transformer.keras"), tmp_path, "reshapes")
+    assert len(without.graph) > len(with_it.graph)
+    assert _reshaping(without) > _reshaping(with_it)
+
+
+@pytest.mark.slow
+def test_transposes_is_worth_its_place(network: Networks, tmp_path: Path) -> None:
+    """Without it, transposes stay around products of heads."""
+    with_it, without = _both(network("transformer.keras"), tmp_path, "transposes")
+    assert len(without.graph) > len(with_it.graph)
+    assert operators(without)["Transpose"] > operators(with_it)["Transpose"]
+
+
+def _both(export: ExportResult, folder: Path, name: str) -> tuple[ir.Model, ir.Model]:
+    """A graph with all rewrites, and with all but one."""
+    return rewritten(export, folder).model, rewritten(export, folder, without=[name]).model
+
+
+def _reshaping(model: ir.Model) -> int:
+    found = operators(model)
+    return sum(found[operator] for operator in ("Reshape", "Squeeze", "Unsqueeze", "Flatten"))
 
 
 @pytest.mark.prove

@@ -5,15 +5,19 @@ import warnings
 from collections import Counter
 from collections.abc import Iterator
 
+import numpy as np
 import pytest
+import torch
+from onnx2torch import convert
 
 from benchmarks.operators import __main__ as command
 from benchmarks.operators import child, table
-from benchmarks.operators.cases import Case, frozen, installed, released
+from benchmarks.operators.cases import LEFT_OUT, RELEASE, Case, frozen, installed, released
 from benchmarks.operators.emitted import REWRITTEN, emitted_operators, source_folder
 from server.lowering.control import CONTROL
 from server.lowering.foreign import REVIEWED
 from server.lowering.operators import OPERATORS
+from tests.server.lowering.graphs import Array, model, numbers
 
 # torch has no strings, and no generator that draws what another one draws.
 _REFUSED = {"Multinomial", "StringNormalizer"}
@@ -52,6 +56,54 @@ def test_the_published_table_is_that_of_these_operators(emitted: frozenset[str])
     assert document["operators"] == sorted(emitted | REWRITTEN)
     assert command.DOCUMENT.read_text("utf-8") == table.render(document)
     require_bar(document["cases"])
+
+
+def test_the_page_says_what_was_not_run_and_why() -> None:
+    """Tests that are left out are listed by name, and a row without tests says why it has none."""
+    document = {"versions": {}, "operators": ["Abs", "RandomNormal", "SequenceEmpty"], "cases": []}
+    text = table.render(document)
+    assert all(f"`{RELEASE}/{name}`: {why}" in text for name, why in LEFT_OUT.items())
+    assert {why for name, why in LEFT_OUT.items() if "BFLOAT16" in name}.isdisjoint(
+        why for name, why in LEFT_OUT.items() if "dropout" in name
+    )
+    rows = {line.split(" | ")[0].strip("| "): line for line in text.splitlines() if line.startswith("| ")}
+    assert "its answers are random" in rows["RandomNormal"]
+    assert "has none of it alone" in rows["SequenceEmpty"]
+
+
+def test_every_row_says_why(emitted: frozenset[str]) -> None:
+    """Whoever supplies an operator, there is a reason; what is refused has one of its own."""
+    for operator in emitted | REWRITTEN:
+        who, why = table.supplier(operator)
+        assert why, operator
+        assert (who == "—") == (operator in _REFUSED)
+    assert "nobody" not in "".join(table.supplier(operator)[1] for operator in _REFUSED)
+
+
+@pytest.mark.parametrize(
+    ("text", "wanted"),
+    [
+        ("g (float[3,4] x) => (bool[3,4] y) { y = EyeLike<dtype=9>(x) }", np.eye(3, 4, dtype=bool)),
+        ("g (float[3,4] x) => (float[3,4] y) { y = EyeLike<k=5>(x) }", np.zeros((3, 4), np.float32)),
+        ("g (float[1,2,1] x) => (float[1,2,1] y) { y = InstanceNormalization(x, s, b) }", numbers(1, 2, 1)),
+    ],
+)
+def test_what_looks_right_of_onnx2torchs_and_is_not(text: str, wanted: Array) -> None:
+    """The reasons that no test of the standard shows: what it breaks on, ours computes."""
+    constants = {"s": numbers(2, seed=1), "b": wanted.reshape(-1)} if "(x, s, b)" in text else {}
+    x = numbers(*wanted.shape, seed=2)
+    case = Case("own", model(text, **constants), (((x,), (wanted,)),))
+    assert child.outcome(case, child.bare)[0] in {child.FAILED, child.REFUSED}
+    assert child.outcome(case, child.ours) == (child.PASSED, "")
+
+
+def test_onnx2torchs_transpose_writes_into_itself() -> None:
+    """Which is why it is not used: a module that is traced must be the same after it ran."""
+    module = convert(model("g (float[n,3] x) => (float[3,n] y) { y = Transpose(x) }"))
+    (transpose,) = (one for one in module.modules() if hasattr(one, "perm"))
+    assert transpose.perm is None
+    module(torch.zeros(2, 3))
+    assert transpose.perm == [1, 0]
 
 
 def require_bar(cases: list[dict[str, str]]) -> None:

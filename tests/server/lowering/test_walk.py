@@ -133,3 +133,11 @@ def test_a_shape_that_depends_on_data_still_runs() -> None:
     """Not every graph compiles, but every lowered one computes."""
     graph = "g (float[n] x, int64[2] target) => (float[r, c] y) { y = Reshape(x, target) }"
     require_lowered(model(graph), numbers(6), whole([2, 3]))
+
+
+def test_sequences_are_put_together_and_joined() -> None:
+    """SequenceEmpty and ConcatFromSequence, of which the standard has no test."""
+    proto = model("""g (float[n,3] x) => (float[m,3] y, float[2,n,3] z) {
+        e = SequenceEmpty() a = SequenceInsert(e, x) d = Add(x, x) s = SequenceInsert(a, d)
+        y = ConcatFromSequence<axis=0>(s) z = ConcatFromSequence<axis=0, new_axis=1>(s) }""")
+    require_lowered(proto, numbers(2, 3))

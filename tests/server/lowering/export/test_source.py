@@ -89,12 +89,13 @@ def test_every_operator_can_be_copied() -> None:
 def test_names_that_two_modules_share_are_told_apart() -> None:
     """A function of the operators on tensors, and one of the same name on shapes."""
     bundle = Bundle()
-    names = [bundle.take(HOST["Concat"]), bundle.take(OPERATORS["Concat"].function), bundle.take(HOST["Add"])]
+    both = HOST["Unsqueeze"], OPERATORS["Unsqueeze"].function
+    names = [*map(bundle.take, both), bundle.take(HOST["Add"])]
     assert len(set(names)) == 3
     space: dict[str, Any] = {}
     exec(_HEADER + "\n".join(bundle.imports) + "\n" + bundle.text(), space)  # noqa: S102 - it is what is tested
-    assert space[names[0]]((1,), (2, 3)) == (1, 2, 3)
-    assert space[names[1]](torch.ones(1), torch.ones(2), axis=0).shape == (3,)
+    assert space[names[0]](3, 0) == (3,)
+    assert space[names[1]](torch.ones(2), (0,)).shape == (1, 2)
     assert space[names[2]]((1, 2), 3) == (4, 5)
 
 
