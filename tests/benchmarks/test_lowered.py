@@ -102,7 +102,7 @@ def test_the_published_table_is_made_of_the_results() -> None:
         assert one["trainable"] == one["tensorflow"], name
         assert (one["attentions"], one["layer_norms"], one["dense"], one["recurrent"]) == _LAYERS[name], name
         assert one["difference"] is not None, name
-        # Where it is more, single precision is no better there: TensorFlow's own answers are farther from the exact ones.
+        # Where it is more, single precision can do no better: TensorFlow's own answers are farther from the exact ones.
         assert one["difference"] <= lowered.BOUND or one["difference"] < one["tensorflow_error"], name
         tuned = one["tuned"]
         if name == "control":

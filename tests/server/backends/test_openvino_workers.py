@@ -18,7 +18,7 @@ EVERY = frozenset(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") e
 KEPT = frozenset(sorted(EVERY)[1:])
 _TASKS = Path("/proc/self/task")
 
-pytestmark = pytest.mark.skipif(not KEPT, reason="one core leaves nothing to share")
+pytestmark = [pytest.mark.alone, pytest.mark.skipif(not KEPT, reason="one core leaves nothing to share")]
 
 
 class Native(threading.Thread):
