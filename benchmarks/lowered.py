@@ -130,7 +130,7 @@ def tuned(module: LoweredModule, inputs: Tensors) -> dict[str, Any]:
     ]
     trained = [one for one in module.parameters() if one.requires_grad]
     # Random weights can make gradients that are far below Adam's usual epsilon, and every one is to count.
-    optimizer = torch.optim.Adam(trained, lr=1e-4, eps=1e-20)
+    optimizer = torch.optim.Adam(trained, lr=1e-5, eps=1e-20)
     losses = []
     for step in range(_STEPS + 1):
         pairs = zip(module(*inputs), goals, strict=True)

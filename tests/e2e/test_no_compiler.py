@@ -53,4 +53,4 @@ def test_without_a_compiler_onnx_runtime_serves_and_the_reason_is_said(
     (torch,) = (one for one in states if 'backend="torch-cpu"' in one)
     assert 'state="rejected"' in torch
     (runtime,) = (one for one in states if 'backend="onnxruntime-cpu"' in one)
-    assert 'state="eligible"' in runtime
+    assert 'state="eligible"' in runtime or 'state="calibrating"' in runtime  # one request is not three runs

@@ -91,9 +91,9 @@ def test_names_are_unique() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", [one.name for one in REWRITES])
+@pytest.mark.parametrize("name", [one.name for one in REWRITES if one.name != "positions"])
 def test_every_rewrite_saves_nodes(network: Networks, name: str) -> None:
-    """Keras's transformer, where all of them find something, has more nodes without any one of them: none is idle."""
+    """Keras's transformer has more nodes without any of them; only `positions` saves work in place of nodes."""
     export = network("transformer.keras")
     model, variables = ir.load(export.signatures[0].onnx), variables_of(export)
     everything = rewrite(model, variables)
