@@ -65,7 +65,7 @@ def stalls(
         model: Its name.
         inputs: Of one request.
         loads: How often to load it.
-        steady: Seconds before the first load, for comparison.
+        steady: Seconds before the first load, and a fourth of that after each, as moods of machines change.
         server_options: More of the server's command line.
     """
     repository = folder / "models"
@@ -73,6 +73,7 @@ def stalls(
     ticks, control = folder / "ticks", folder / "control"
     module = ("benchmarks.soak.ticking", str(ticks))
     server = ServerProcess(repository, "--admin", *server_options, module=module)
+    calm: list[Window] = []
     loading: list[Window] = []
     runs: list[Window] = []
     with ticking(control), running(server), asking(server.address) as ask, asking(server.address) as other:
@@ -83,20 +84,19 @@ def stalls(
         thread = threading.Thread(target=neighbour.run, name="neighbour")
         thread.start()
         try:
-            begin = time.monotonic()
-            time.sleep(steady)
-            calm = (begin, time.monotonic())
+            calm.append(timed(lambda: time.sleep(steady)))
             for _ in range(1 + loads):
                 loading.append(timed(lambda: ask.configure(kept, heavy)))
                 runs += [timed(lambda: ask.predict(model, inputs)) for _ in range(5)]
                 ask.configure(kept)
                 ask.wait_for(model, 1, State.END)
+                calm.append(timed(lambda: time.sleep(steady / 4)))
         finally:
             neighbour.ended.set()
             thread.join()
     gaps, excuses = read(ticks), read(control)
     first, *loading = loading
-    windows = {"steady": [calm], "first_load": [first], "loading": loading}
+    windows = {"steady": calm, "first_load": [first], "loading": loading}
     late = {when: p99(neighbour.seen, each) for when, each in windows.items()}
     late["best_of_loading"] = min(p99(neighbour.seen, [each]) for each in loading)
     return {
@@ -105,7 +105,7 @@ def stalls(
         "load_seconds": round(float(np.median([end - begin for begin, end in loading])), 2),
         "run_seconds": round(float(np.median([end - begin for begin, end in runs])), 3),
         "longest_gap_milliseconds": {
-            "steady": worst(gaps, excuses, [calm]),
+            "steady": worst(gaps, excuses, calm),
             "first_load": worst(gaps, excuses, [first]),
             "loading": worst(gaps, excuses, loading),
             "running": worst(gaps, excuses, runs),
