@@ -50,6 +50,9 @@ class BatchCollector(Collector):
         padding = CounterMetricFamily("segue_batch_padding_rows", "Rows run to fill batches up.", labels=_LABELS)
         waits = HistogramMetricFamily("segue_batch_wait_seconds", "Time of requests in the queue.", labels=_LABELS)
         waiting = GaugeMetricFamily("segue_queue_rows", "Rows that wait now.", labels=_LABELS)
+        joined = GaugeMetricFamily(
+            "segue_batch_joined_rows", "Rows joined at most now: more would make a row no cheaper.", labels=_LABELS
+        )
         for (model, version, signature), queue in queues.items():
             labels = (model, str(version), signature)
             found = queue.snapshot()
@@ -57,7 +60,8 @@ class BatchCollector(Collector):
             padding.add_metric(labels, found.padding)
             waits.add_metric(labels, _wait_buckets(found.waits), found.waits.seconds)
             waiting.add_metric(labels, found.queued_rows)
-        yield from (rows, padding, waits, waiting)
+            joined.add_metric(labels, found.joined_rows)
+        yield from (rows, padding, waits, waiting, joined)
 
 
 def _buckets(bounds: Sequence[float], counts: Sequence[int]) -> list[tuple[str, float]]:

@@ -2,7 +2,8 @@
 
 A request that finds a place free runs at once, in its own thread, so nothing is added to it. One that finds none waits;
 whoever finishes a run hands its place to the oldest that waits, whose thread then takes with it what may be joined and
-runs that. There is no thread of the queue's own, and no delay unless one is configured.
+runs that. There is no thread of the queue's own, and no delay unless one is configured; nor does a request wait for
+others' rows that make its own no cheaper (economy.py).
 
 Only rows of equal form are joined, and only where their outputs wanted are the same. A request with more rows than a
 batch waits in pieces, each of which may be joined as any request. How a batch is run is in running.py, how a request
@@ -19,6 +20,7 @@ from queue import Empty
 from server import calls
 from server.arrays import Array
 from server.batching import joining
+from server.batching.economy import SHORT_SECONDS, Economy
 from server.batching.parameters import BatchingParameters
 from server.batching.pieces import Piece, Whole, helped
 from server.batching.running import Run, Runner, check_rows
@@ -56,6 +58,9 @@ class Batcher:
         self._at_once = parameters.batch_timeout_micros == 0
         self._has_sizes = bool(parameters.allowed_batch_sizes)
         self._largest = parameters.max_batch_size
+        # Who asks for a delay wants full batches, and runs beside each other do not tell what each costs.
+        alone = self._at_once and parameters.num_batch_threads == 1
+        self._economy = Economy(self._largest) if alone else None
         self._lock = threading.Lock()
         self._arrived = threading.Condition(self._lock)
         self._queue: deque[Waiting] = deque()
@@ -79,7 +84,8 @@ class Batcher:
     def snapshot(self) -> Snapshot:
         """What was counted so far."""
         with self._lock:
-            return self._statistics.snapshot(self._queued_rows)
+            joined = self._largest if self._economy is None else self._economy.best
+            return self._statistics.snapshot(self._queued_rows, joined)
 
     def submit(
         self,
@@ -128,22 +134,25 @@ class Batcher:
             if not free:
                 return None
             self._free = free - 1
+        begin = self._clock()
         if self._has_sizes:
-            return self._run_filled_up(feeds, outputs, rows)
+            return self._run_filled_up(feeds, outputs, rows, begin)
         try:
             answers = self._run(feeds, outputs)
             check_rows(answers, rows)
             return answers
         finally:
-            self._leave(rows, 0, at_once=1)
+            self._leave(rows, 0, self._clock() - begin, at_once=1)
 
-    def _run_filled_up(self, feeds: Mapping[str, Array], outputs: Sequence[str], rows: int) -> list[Array]:
+    def _run_filled_up(
+        self, feeds: Mapping[str, Array], outputs: Sequence[str], rows: int, begin: float
+    ) -> list[Array]:
         """Run one request that has a place, with rows added up to the next allowed size; give the place up."""
         size = self._runner.size(rows)
         try:
             return self._runner.filled_up(feeds, outputs, rows)
         finally:
-            self._leave(rows, size - rows, at_once=1)
+            self._leave(rows, size - rows, self._clock() - begin, at_once=1)
 
     def _submit_large(
         self, feeds: Mapping[str, Array], outputs: Sequence[str], deadline: float, cancelled: Cancelled
@@ -291,7 +300,7 @@ class Batcher:
     def _lead(self, first: Waiting) -> None:
         """Run a batch that begins with a request which has a place; pass the place on."""
         batch: list[Waiting] = []
-        ran = (0, 0)
+        ran, seconds = (0, 0), 0.0
         try:
             with self._lock:
                 if not self._at_once:
@@ -301,9 +310,10 @@ class Batcher:
             if batch:
                 begin = self._clock()
                 ran = self._runner.answer(batch, first)
-                self._note_run(self._clock() - begin)
+                seconds = self._clock() - begin
+                self._note_run(seconds)
         finally:
-            self._leave(*ran)
+            self._leave(*ran, seconds)
             for item in batch:
                 if item is not first and not item.done:
                     item.fail(RunFailed("the batch that this request was in came to no end"))
@@ -332,6 +342,7 @@ class Batcher:
         taken: list[Waiting] = []
         rows = 0
         now = self._clock()
+        most = self._largest if self._economy is None else self._economy.limit(first.rows + self._queued_rows)
         for item in (first, *self._queue):
             if item.key != first.key:
                 continue
@@ -340,7 +351,7 @@ class Batcher:
                 item.fail(gone)
                 if item is not first:  # whose thread it is that leads
                     item.tell()
-            elif item is first or rows + item.rows <= self._largest:
+            elif item is first or rows + item.rows <= most:
                 taken.append(item)
                 batch.append(item)
                 rows += item.rows
@@ -357,11 +368,13 @@ class Batcher:
         if items:
             self._queue = deque(item for item in self._queue if item.queued)
 
-    def _leave(self, rows: int, padding: int, at_once: int = 0) -> None:
+    def _leave(self, rows: int, padding: int, seconds: float, at_once: int = 0) -> None:
         """Count a run, if there was one, and what found a place at once; give its place up."""
         with self._lock:
             if rows:
                 self._statistics.has_run(rows, padding)
+                if self._economy is not None and seconds >= SHORT_SECONDS:
+                    self._economy.observe(rows + padding, seconds)
             self._statistics.at_once += at_once
             self._free += 1
             if self._queue:

@@ -49,10 +49,10 @@ class Statistics:
         self.waits[bisect_left(_BOUNDS, seconds)] += 1
         self.waited += seconds
 
-    def snapshot(self, queued_rows: int) -> "Snapshot":
+    def snapshot(self, queued_rows: int, joined_rows: int) -> "Snapshot":
         """What was counted so far."""
         waits = Waits(self.at_once, tuple(self.waits), self.waited, sum(self.runs))
-        return Snapshot(tuple(self.runs), self.rows, self.padding, waits, queued_rows)
+        return Snapshot(tuple(self.runs), self.rows, self.padding, waits, queued_rows, joined_rows)
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,10 +90,11 @@ class Waits:
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """What a queue has counted up to a moment, and the rows that wait then."""
+    """What a queue has counted up to a moment, the rows that wait then, and how many are joined at most."""
 
     runs: tuple[int, ...]
     rows: int
     padding: int
     waits: Waits
     queued_rows: int
+    joined_rows: int

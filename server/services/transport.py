@@ -204,6 +204,8 @@ class RpcServer:
         self._lock = threading.Lock()
         self._turns = 0
         self._away_since = 0.0
+        self._dozing = False
+        self._rouse = threading.Event()
         self._deputy = threading.Thread(target=self._stand_by, name="grpc-deputy", daemon=True)
 
     def begin_calls_with(self, begin: Callable[[Rpc], None]) -> None:
@@ -286,17 +288,32 @@ class RpcServer:
 
     def _stand_by(self) -> None:
         """Poll whenever the polling thread has been away for long, until it is back."""
+        seen = -1
         while not self._ended.wait(_PATIENCE_SECONDS):
             turn, since = self._turns, self._away_since
-            if since and time.monotonic() - since > _PATIENCE_SECONDS:
+            if not since:
+                if turn == seen:
+                    self._doze()
+                seen = turn
+            elif time.monotonic() - since > _PATIENCE_SECONDS:
                 while turn == self._turns and not self._ended.is_set():
                     self._handle(self._queue.poll(time.time() + _PATIENCE_SECONDS), is_deputy=True)
+
+    def _doze(self) -> None:
+        """Wait until something is taken: fifty looks a second would take processors from what is computed meanwhile."""
+        self._dozing = True
+        if not self._away_since:  # looked at after it was said, as the polling thread does it the other way round
+            self._rouse.wait()
+        self._dozing = False
+        self._rouse.clear()
 
     def _handle(self, event: Any, *, is_deputy: bool = False) -> None:  # noqa: ANN401 - the core's events have no types
         if event.completion_type == _TIMEOUT:
             return
         if not is_deputy:
             self._away_since = time.monotonic()
+            if self._dozing:
+                self._rouse.set()
         try:
             if event.tag is None:
                 self._take(event)

@@ -1,8 +1,11 @@
 """Tests of `server.services.transport` through grpcio's own client."""
 
+import re
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import grpc
@@ -88,8 +91,31 @@ def test_any_thread_may_answer() -> None:
         assert [future.result() for future in futures] == [b"\0", b"\1"]
 
 
-def test_a_polling_thread_that_is_away_is_stood_in_for() -> None:
-    """Something slow that was taken for quick costs no other call its answer; the deputy is told not to do the same."""
+def until_the_deputy_rests() -> None:
+    """Wait until the newest server's deputy has slept for as long as ten of its looks would take.
+
+    While it looks it gives up its processor for each look, which the system counts (proc_pid_status(5)).
+    """
+    deputy = [each for each in threading.enumerate() if each.name == "grpc-deputy"][-1]
+    status = Path(f"/proc/self/task/{deputy.native_id}/status")
+
+    def looks() -> list[str]:
+        return re.findall(r"^voluntary_ctxt_switches.*", status.read_text(), re.MULTILINE)
+
+    end = time.monotonic() + SECONDS
+    before: list[str] = []
+    while (now := looks()) != before:
+        assert time.monotonic() < end
+        before = now
+        time.sleep(0.2)
+
+
+@pytest.mark.parametrize("rested", [False, True])
+def test_a_polling_thread_that_is_away_is_stood_in_for(*, rested: bool) -> None:
+    """Something slow that was taken for quick costs no other call its answer; the deputy is told not to do the same.
+
+    A server that has nothing to do lets its deputy sleep, and wakes it in time.
+    """
     away, back = threading.Event(), threading.Event()
     here: list[bool] = []
 
@@ -105,6 +131,8 @@ def test_a_polling_thread_that_is_away_is_stood_in_for() -> None:
         call.receive(then)
 
     with serving(begin) as (server, channel):
+        if rested:
+            until_the_deputy_rests()
         slow = unary(channel).future(b"slow", timeout=SECONDS)
         assert away.wait(SECONDS)
         assert unary(channel)(b"other", timeout=SECONDS) == b"other"
