@@ -2,9 +2,12 @@
 
 A graphics card runs sixteen rows in the time of one. A processor that one row keeps busy does not, and it takes longer
 for each where a batch's arrays no longer fit its caches: joining would then keep requests waiting and gain nothing.
+Such requests run beside each other, as where rows are never joined, which also fills the pauses in which a run's
+threads wait for each other.
 
-What a row costs is known by classes of batch sizes, powers of two, from the runs themselves. What has not been run for
-long is looked at again: with a real batch, the more seldom the dearer it was.
+What a row costs is known by classes of batch sizes, powers of two, from the runs themselves. Runs beside each other
+share the machine: each is charged its part of the time. What has not been run for long is looked at again, with real
+batches, the more seldom the dearer it was.
 """
 
 from collections import deque
@@ -13,29 +16,63 @@ from typing import Final
 
 SHORT_SECONDS: Final = 1e-3
 """Runs below say nothing: there it is the requests' handling that joining saves."""
+UNLIMITED: Final = 2**31
+"""Runs at once where no request waits for another; how many there may be is for admission to say."""
 _WORTH: Final = 1.02  # a row must become cheaper by so much for requests to wait for each other
-_KEPT: Final = 5  # runs of a class; their median tells, so two that were disturbed do no harm
+_KEPT, _KNOWN = 5, 3  # runs of a class, and how few tell; by their median, so one that was disturbed does no harm
 _RUNS: Final = 32  # before anything is looked at only to learn
-_LOOK_BATCHES: Final = 8  # a look at something equally dear is one batch in so many; at twice as dear, in 808
+_LOOK_BATCHES: Final = 32  # a look at something equally dear is one batch in so many; at twice as dear, in 3,232
 _SELDOM: Final = 100
-_MOST: Final = 1.0
+_MOST: Final = 0.25  # larger batches are rarely dearer by more; if they were, something has become otherwise since
+_APART: Final = 16  # runs of a look at requests by themselves: beside each other they cost something else than alone
 
 
 class Economy:
     """Of one signature."""
 
     def __init__(self, largest: int) -> None:
-        """Make one that joins up to `largest` rows until it knows better."""
+        """Make one that joins up to `largest` rows, and runs one batch at a time, until it knows better."""
         self._largest = largest
         self._seconds: dict[int, deque[float]] = {}  # for each row, by class
-        self._rows_since = dict.fromkeys(range(_class(largest) + 1), 0)
-        self._best, self._runs = largest, 0
         self._costs: dict[int, float] = {}
+        self._rows_since = dict.fromkeys(range(_class(largest) + 1), 0)
+        self._best, self._runs, self._single, self._apart = largest, 0, 1, 0
+        self._running, self._shared, self._at = 0, 0.0, 0.0
 
     @property
     def best(self) -> int:
         """Rows joined at most, but for looks."""
         return self._best
+
+    def begin(self, request_rows: int, now: float) -> float:
+        """A run begins; returns what `end` wants to have.
+
+        Args:
+            request_rows: Of the (first) request in it.
+            now: Seconds.
+        """
+        self._share(now)
+        self._running += 1
+        self._single = min(max(1, request_rows), self._largest)
+        return self._shared
+
+    def end(self, begun: float, rows: int, now: float) -> None:
+        """A run of so many rows has ended."""
+        self._share(now)
+        self._running -= 1
+        self._apart = max(0, self._apart - 1)
+        self._observe(rows, self._shared - begun)
+
+    def places(self, queued_rows: int) -> int:
+        """How many batches may run at once, while so many rows wait."""
+        rows = queued_rows + self._running * self._single
+        look = self._look(rows)
+        if look is not None and look <= _class(self._single):
+            self._apart, self._rows_since[look] = _APART, 0
+            return UNLIMITED
+        if self._apart or (look is None and self._best <= self._single and self._best < self._largest):
+            return UNLIMITED
+        return 1
 
     def limit(self, rows: int) -> int:
         """Rows of the next batch at most.
@@ -43,22 +80,38 @@ class Economy:
         Args:
             rows: So many could be in it.
         """
-        if self._runs < _RUNS or rows < 2:
-            return self._best
-        cheapest = min(self._costs.values(), default=0.0)
-        own = _class(min(rows, self._best))
-        for size in range(_class(min(rows, self._largest)) + 1):
-            if size == own:
-                continue
-            excess = self._costs[size] / cheapest - 1 if size in self._costs else 0.0
-            if size > own:  # there it is rarely more; if it is, then something has become otherwise since
-                excess = min(excess, _MOST)
-            if self._rows_since[size] >= _LOOK_BATCHES * (1 + _SELDOM * excess) * (1 << size):
-                return min(1 << size, self._largest)
-        return self._best
+        if self._apart:
+            return self._single
+        look = self._look(rows)
+        return self._best if look is None else min(1 << look, self._largest)
 
-    def observe(self, rows: int, seconds: float) -> None:
-        """Note that a run of so many rows took so long, while no other of the signature was under way."""
+    def _share(self, now: float) -> None:
+        """Of the time since the last call, each run that is under way is charged as much."""
+        if self._running:
+            self._shared += (now - self._at) / self._running
+        self._at = now
+
+    def _look(self, rows: int) -> int | None:
+        """A class of batches that should be seen again and so many rows suffice for, if there is one."""
+        if self._runs < _RUNS or rows < 2:
+            return None
+        own = _class(min(rows, max(self._best, self._single)))
+        for size in range(_class(min(rows, self._largest)) + 1):
+            if size != own and self._rows_since[size] >= self._due(size):
+                return size
+        return None
+
+    def _due(self, size: int) -> float:
+        """Rows after which a class is looked at again."""
+        if size not in self._costs:
+            return _LOOK_BATCHES * (1 << size)
+        excess = self._costs[size] / min(self._costs.values()) - 1
+        if size > _class(self._best):
+            excess = min(excess, _MOST)
+        rows = _APART * self._single if size <= _class(self._single) else 1 << size
+        return _LOOK_BATCHES * (1 + _SELDOM * excess) * rows
+
+    def _observe(self, rows: int, seconds: float) -> None:
         if not rows or rows > self._largest or seconds < SHORT_SECONDS:
             return
         self._runs += 1
@@ -71,7 +124,7 @@ class Economy:
             seen.clear()
             del self._costs[own]
         seen.append(seconds / rows)
-        if len(seen) == _KEPT:
+        if len(seen) >= _KNOWN:
             self._costs[own] = median(seen)
             self._decide()
 

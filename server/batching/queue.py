@@ -20,7 +20,7 @@ from queue import Empty
 from server import calls
 from server.arrays import Array
 from server.batching import joining
-from server.batching.economy import SHORT_SECONDS, Economy
+from server.batching.economy import Economy
 from server.batching.parameters import BatchingParameters
 from server.batching.pieces import Piece, Whole, helped
 from server.batching.running import Run, Runner, check_rows
@@ -58,15 +58,15 @@ class Batcher:
         self._at_once = parameters.batch_timeout_micros == 0
         self._has_sizes = bool(parameters.allowed_batch_sizes)
         self._largest = parameters.max_batch_size
-        # Who asks for a delay wants full batches, and runs beside each other do not tell what each costs.
-        alone = self._at_once and parameters.num_batch_threads == 1
-        self._economy = Economy(self._largest) if alone else None
+        # Who asks for a delay wants full batches, who asks for several at once has thought about it.
+        free = self._at_once and parameters.num_batch_threads == 1
+        self._economy = Economy(self._largest) if free else None
         self._lock = threading.Lock()
         self._arrived = threading.Condition(self._lock)
         self._queue: deque[Waiting] = deque()
         self._queued_rows = 0
         self._room_taken = 0  # the same, but what is run as it is, however large, counts as one batch
-        self._free = parameters.num_batch_threads
+        self._running, self._places = 0, parameters.num_batch_threads
         self._gathering: set[Hashable] = set()
         self._statistics = Statistics()
         self._short_run = 0.0
@@ -130,29 +130,28 @@ class Batcher:
         if not self._at_once or rows > self._largest:
             return None
         with self._lock:
-            free = self._free
-            if not free:
+            if self._running >= self._places:
                 return None
-            self._free = free - 1
-        begin = self._clock()
+            self._running += 1
+            begun = None if self._economy is None else self._economy.begin(rows, self._clock())
         if self._has_sizes:
-            return self._run_filled_up(feeds, outputs, rows, begin)
+            return self._run_filled_up(feeds, outputs, rows, begun)
         try:
             answers = self._run(feeds, outputs)
             check_rows(answers, rows)
             return answers
         finally:
-            self._leave(rows, 0, self._clock() - begin, at_once=1)
+            self._leave(begun, rows, 0, at_once=1)
 
     def _run_filled_up(
-        self, feeds: Mapping[str, Array], outputs: Sequence[str], rows: int, begin: float
+        self, feeds: Mapping[str, Array], outputs: Sequence[str], rows: int, begun: float | None
     ) -> list[Array]:
         """Run one request that has a place, with rows added up to the next allowed size; give the place up."""
         size = self._runner.size(rows)
         try:
             return self._runner.filled_up(feeds, outputs, rows)
         finally:
-            self._leave(rows, size - rows, self._clock() - begin, at_once=1)
+            self._leave(begun, rows, size - rows, at_once=1)
 
     def _submit_large(
         self, feeds: Mapping[str, Array], outputs: Sequence[str], deadline: float, cancelled: Cancelled
@@ -239,9 +238,9 @@ class Batcher:
         form = joining.form(feeds, any_length=self._parameters.pad_variable_length_inputs)
         item = Waiting(feeds, outputs, rows, deadline, cancelled, (form, tuple(outputs)), self._clock())
         with self._lock:
-            leads = self._free > 0 and item.key not in self._gathering
+            leads = self._running < self._places and item.key not in self._gathering
             if leads:
-                self._free -= 1
+                self._running += 1
             else:
                 self._enqueue(item)
         if leads or self._wait(item):
@@ -300,20 +299,21 @@ class Batcher:
     def _lead(self, first: Waiting) -> None:
         """Run a batch that begins with a request which has a place; pass the place on."""
         batch: list[Waiting] = []
-        ran, seconds = (0, 0), 0.0
+        ran, begun = (0, 0), None
         try:
             with self._lock:
                 if not self._at_once:
                     self._gather(first)
                 batch = self._take(first)
                 self._hand_out()  # rows that would have been taken too, had there been room
-            if batch:
                 begin = self._clock()
+                if batch and self._economy is not None:
+                    begun = self._economy.begin(first.rows, begin)
+            if batch:
                 ran = self._runner.answer(batch, first)
-                seconds = self._clock() - begin
-                self._note_run(seconds)
+                self._note_run(self._clock() - begin)
         finally:
-            self._leave(*ran, seconds)
+            self._leave(begun, *ran)
             for item in batch:
                 if item is not first and not item.done:
                     item.fail(RunFailed("the batch that this request was in came to no end"))
@@ -368,15 +368,16 @@ class Batcher:
         if items:
             self._queue = deque(item for item in self._queue if item.queued)
 
-    def _leave(self, rows: int, padding: int, seconds: float, at_once: int = 0) -> None:
+    def _leave(self, begun: float | None, rows: int, padding: int, at_once: int = 0) -> None:
         """Count a run, if there was one, and what found a place at once; give its place up."""
         with self._lock:
             if rows:
                 self._statistics.has_run(rows, padding)
-                if self._economy is not None and seconds >= SHORT_SECONDS:
-                    self._economy.observe(rows + padding, seconds)
             self._statistics.at_once += at_once
-            self._free += 1
+            self._running -= 1
+            if self._economy is not None and begun is not None:
+                self._economy.end(begun, rows + padding, self._clock())
+                self._places = self._economy.places(self._queued_rows)
             if self._queue:
                 self._hand_out()
 
@@ -384,7 +385,7 @@ class Batcher:
         """Hand free places to the oldest that wait for nobody else to run them. Called with the lock held."""
         taken: list[Waiting] = []
         for item in self._queue:
-            if self._free == 0:
+            if self._running >= self._places:
                 break
             if item.key in self._gathering:
                 continue
@@ -392,7 +393,7 @@ class Batcher:
             if gone := item.gone(self._clock()):
                 item.fail(gone)
             else:
-                self._free -= 1
+                self._running += 1
             item.tell()
         self._remove(taken)
 

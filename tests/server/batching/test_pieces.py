@@ -23,7 +23,7 @@ WHOLE = BatchingParameters(max_batch_size=2)
 
 def settled(batcher: Batcher) -> bool:
     """Whether nothing waits and every place is free."""
-    return batcher.snapshot().queued_rows == 0 and batcher._free == batcher._parameters.num_batch_threads
+    return batcher.snapshot().queued_rows == 0 and batcher._running == 0
 
 
 @pytest.mark.parametrize(

@@ -82,7 +82,7 @@ def test_each_answer_belongs_to_its_request(variant: str) -> None:
     assert ends.count("answered") > 0.5 * len(ends) or variant == "a short queue"
     found = batcher.snapshot()
     assert found.queued_rows == 0
-    assert batcher._free == batcher._parameters.num_batch_threads
+    assert batcher._running == 0
     assert found.rows > sum(found.runs)
     if variant == "sizes":
         assert found.padding > 0
