@@ -37,6 +37,8 @@ RESULT: Final = Path(__file__).parent / "results" / "served.json"
 NAME: Final = "vit"
 REQUESTS: Final[Mapping[int, int]] = {1: 8, 4: 12, 16: 32}
 """Of a turn, by the number of callers: a second or two, and six for the last, which is two of its largest batches."""
+BEFORE: Final[Mapping[int, int]] = {1: 1, 4: 8, 16: 4}
+"""Turns that do not count: a server that is asked by several learns in some hundred requests how many rows to join."""
 OVERHEAD: Final = 1.02
 """Times the time in process that serving may take."""
 
@@ -87,7 +89,7 @@ def measure(folder: Path, callers: int, seconds: float) -> dict[str, list[Turn]]
         cells = {"served": (served, callers, REQUESTS[callers]), "alone": (alone, callers, REQUESTS[callers])}
         if callers > 1:
             cells["single"] = (alone, 1, REQUESTS[1])
-        return rounds(cells, seconds)
+        return rounds(cells, seconds, before=BEFORE[callers])
 
 
 def compare(turns: Mapping[str, Sequence[Turn]]) -> Figures:

@@ -124,10 +124,10 @@ Cell = tuple[Contender, int, int]
 """Who, by how many callers, how many requests."""
 
 
-def rounds(cells: Mapping[str, Cell], seconds: float, least: int = 5) -> dict[str, list[Turn]]:
-    """As many rounds as fit into the time, a turn of each in each, in turning order; one before them does not count."""
+def rounds(cells: Mapping[str, Cell], seconds: float, least: int = 5, before: int = 1) -> dict[str, list[Turn]]:
+    """As many rounds as fit into the time, a turn of each in each, in turning order, after some that do not count."""
     turns: dict[str, list[Turn]] = {name: [] for name in cells}
-    for contender, callers, requests in cells.values():
+    for contender, callers, requests in [*cells.values()] * before:
         contender.turn(callers, requests)
     end = time.monotonic() + seconds
     number = 0
