@@ -60,7 +60,7 @@ class Batcher:
         self._largest = parameters.max_batch_size
         # Who asks for a delay wants full batches, who asks for several at once has thought about it.
         free = self._at_once and parameters.num_batch_threads == 1
-        self._economy = Economy(self._largest) if free else None
+        self._economy = Economy(parameters.buckets) if free else None
         self._lock = threading.Lock()
         self._arrived = threading.Condition(self._lock)
         self._queue: deque[Waiting] = deque()
@@ -134,24 +134,17 @@ class Batcher:
                 return None
             self._running += 1
             begun = None if self._economy is None else self._economy.begin(rows, self._clock())
-        if self._has_sizes:
-            return self._run_filled_up(feeds, outputs, rows, begun)
+        size, failed = self._runner.size(rows) if self._has_sizes else rows, True
         try:
-            answers = self._run(feeds, outputs)
-            check_rows(answers, rows)
+            if self._has_sizes:
+                answers = self._runner.filled_up(feeds, outputs, rows)
+            else:
+                answers = self._run(feeds, outputs)
+                check_rows(answers, rows)
+            failed = False
             return answers
         finally:
-            self._leave(begun, rows, 0, at_once=1)
-
-    def _run_filled_up(
-        self, feeds: Mapping[str, Array], outputs: Sequence[str], rows: int, begun: float | None
-    ) -> list[Array]:
-        """Run one request that has a place, with rows added up to the next allowed size; give the place up."""
-        size = self._runner.size(rows)
-        try:
-            return self._runner.filled_up(feeds, outputs, rows)
-        finally:
-            self._leave(begun, rows, size - rows, at_once=1)
+            self._leave(begun, rows, size - rows, failed=failed, at_once=1)
 
     def _submit_large(
         self, feeds: Mapping[str, Array], outputs: Sequence[str], deadline: float, cancelled: Cancelled
@@ -299,7 +292,7 @@ class Batcher:
     def _lead(self, first: Waiting) -> None:
         """Run a batch that begins with a request which has a place; pass the place on."""
         batch: list[Waiting] = []
-        ran, begun = (0, 0), None
+        rows, padding, failed, begun = 0, 0, False, None
         try:
             with self._lock:
                 if not self._at_once:
@@ -310,10 +303,10 @@ class Batcher:
                 if batch and self._economy is not None:
                     begun = self._economy.begin(first.rows, begin)
             if batch:
-                ran = self._runner.answer(batch, first)
+                rows, padding, failed = self._runner.answer(batch, first)
                 self._note_run(self._clock() - begin)
         finally:
-            self._leave(begun, *ran)
+            self._leave(begun, rows, padding, failed=failed)
             for item in batch:
                 if item is not first and not item.done:
                     item.fail(RunFailed("the batch that this request was in came to no end"))
@@ -342,7 +335,9 @@ class Batcher:
         taken: list[Waiting] = []
         rows = 0
         now = self._clock()
-        most = self._largest if self._economy is None else self._economy.limit(first.rows + self._queued_rows)
+        most = self._largest
+        if self._economy is not None:
+            most = self._economy.limit(first.rows + sum(item.rows for item in self._queue if item.key == first.key))
         for item in (first, *self._queue):
             if item.key != first.key:
                 continue
@@ -368,7 +363,7 @@ class Batcher:
         if items:
             self._queue = deque(item for item in self._queue if item.queued)
 
-    def _leave(self, begun: float | None, rows: int, padding: int, at_once: int = 0) -> None:
+    def _leave(self, begun: float | None, rows: int, padding: int, *, failed: bool, at_once: int = 0) -> None:
         """Count a run, if there was one, and what found a place at once; give its place up."""
         with self._lock:
             if rows:
@@ -376,7 +371,7 @@ class Batcher:
             self._statistics.at_once += at_once
             self._running -= 1
             if self._economy is not None and begun is not None:
-                self._economy.end(begun, rows + padding, self._clock())
+                self._economy.end(begun, 0 if failed else rows + padding, self._clock())
                 self._places = self._economy.places(self._queued_rows)
             if self._queue:
                 self._hand_out()

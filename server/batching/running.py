@@ -33,8 +33,8 @@ class Runner:
         """
         return [answer[:rows] for answer in self._run_rows([feeds], outputs, self.size(rows))]
 
-    def answer(self, batch: Sequence[Waiting], first: Waiting) -> tuple[int, int]:
-        """Run a batch; if that fails, each request by itself. Returns rows and padding of the batch.
+    def answer(self, batch: Sequence[Waiting], first: Waiting) -> tuple[int, int, bool]:
+        """Run a batch; if that fails, each request by itself. Returns the batch's rows and padding, and if it failed.
 
         All but the first request, whose thread this is, are woken.
         """
@@ -48,7 +48,7 @@ class Runner:
             answers = self._run_rows([item.feeds for item in batch], batch[0].outputs, size)
         except SegueError as error:
             self._answer_alone(batch, first, error)
-            return total, size - total
+            return total, size - total, True
         ran = _last_run()
         for item, answer in zip(batch, joining.split(answers, rows), strict=True):
             item.ran = ran
@@ -56,7 +56,7 @@ class Runner:
         for item in batch:
             if item is not first:
                 item.tell()
-        return total, size - total
+        return total, size - total, False
 
     def _answer_alone(self, batch: Sequence[Waiting], first: Waiting, error: SegueError) -> None:
         """After a batch has failed: find out which request is at fault.

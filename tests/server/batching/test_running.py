@@ -83,7 +83,7 @@ def test_a_batch_without_memory_is_run_request_by_request(monkeypatch: pytest.Mo
     join = joining.join
     monkeypatch.setattr(joining, "join", without_memory)
     batch = [waiting(1), waiting(2, 3, 4), waiting(5, 6)]
-    assert runner().answer(batch, batch[0]) == (6, 0)
+    assert runner().answer(batch, batch[0]) == (6, 0, True)
     assert [end(item) for item in batch] == [None, OutOfMemory, None]
     assert [batch[i].result()[0].ravel().tolist() for i in (0, 2)] == [[1.0], [5.0, 6.0]]
 
