@@ -295,9 +295,9 @@ class CompiledModel:
             return [self._torch.array(c_void_p(handle), self._device) for handle in made]
         finally:
             # The run takes the inputs over, and leaves in their place null; so here is only what it did not take.
-            for handle in (*given, *made):
-                if handle:
-                    self._torch.delete(handle)
+            # Outputs that are the same to the compiler have one handle.
+            for handle in {*given, *made} - {None}:
+                self._torch.delete(handle)
 
     def close(self) -> None:
         """Free the weights and unmap the file. No run may be under way; a second call does nothing."""

@@ -27,7 +27,7 @@ from typing import Any, Final
 
 from server.errors import GraphNotLoadable
 
-REVISION: Final = 1
+REVISION: Final = 2
 """Of how we compile: raised when artefacts of before must not be used any more."""
 
 _LIBRARY: Final = "model.so"

@@ -32,6 +32,10 @@ Device = Literal["cpu", "cuda"]
 _RUNNERS: Final[Mapping[str, int]] = {"cpu": 16, "cuda": 2}
 _CACHE_BYTES: Final = 32 << 30
 _ALLOCATION_WORDS: Final = ("bad_alloc", "can't allocate memory", "not enough memory", "out of memory")
+_BROKEN: Final = (
+    "the model cannot compute this input: a position is outside of the table that it looks up, or a whole number is "
+    "divided by zero"
+)
 # How many combinations of shapes are remembered as having passed.
 _KNOWN_SHAPES: Final = 256
 
@@ -58,6 +62,7 @@ class AotInductorGraph:
         self._inputs = [_Input(one["name"], _dtype(one["dtype"]), tuple(one["dims"])) for one in ports["inputs"]]
         self._outputs = {one["name"]: index for index, one in enumerate(ports["outputs"])}
         self._rules = [SizeRule(text) for text in ports["rules"]]
+        self._guarded: bool = ports["guarded"]
         self._passes = functools.lru_cache(_KNOWN_SHAPES)(self._broken_rule)
 
     def run(self, inputs: Mapping[str, Array], outputs: Sequence[str]) -> list[Array]:
@@ -80,6 +85,8 @@ class AotInductorGraph:
             raise map_run_error(error) from error
         finally:
             self._leave()
+        if self._guarded and answers[-1]:
+            raise InvalidRequest(_BROKEN)
         return [answers[self._outputs[name]] for name in outputs]
 
     def close(self) -> None:
@@ -199,7 +206,8 @@ class AotInductorBackend:
         except AbiError as error:
             msg = f"the compiled form of {graph.path.name} does not load: {' '.join(str(error).split())}"
             raise GraphNotLoadable(msg) from error
-        if (model.inputs, model.outputs) != (len(artefact.ports["inputs"]), len(artefact.ports["outputs"])):
+        ports = artefact.ports
+        if (model.inputs, model.outputs) != (len(ports["inputs"]), len(ports["outputs"]) + ports["guarded"]):
             model.close()
             msg = f"the compiled form of {graph.path.name} has other inputs or outputs than were written down"
             raise GraphNotLoadable(msg)

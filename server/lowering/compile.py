@@ -25,6 +25,7 @@ from torch._inductor.exc import InvalidCxxCompiler
 
 from server.errors import GraphNotLowerable
 from server.lowering.exporting import Exported, NotExportable, export
+from server.lowering.guarding import guard
 from server.lowering.ports import describe
 from server.lowering.precision import AtPrecision
 from server.lowering.verify import Differs, verify, without_ones
@@ -62,6 +63,7 @@ def compile_graph(onnx_file: Path, out: Path, device: str, precision: str) -> No
     with torch.no_grad():
         exported = export(module, lowered.inputs, device)
         ports = describe(lowered.inputs, lowered.outputs, exported)
+        ports["guarded"] = guard(exported)
 
         def check(library: Path, inputs: Sequence[torch.Tensor]) -> None:
             verify(library, module, inputs, device, precision)

@@ -124,7 +124,7 @@ def gemm(node: Node, walk: "Walk") -> bool:
     """Gemm with constant weights: Linear."""
     data, kernel, *rest = node.inputs
     bias = rest[0] if rest else ""
-    plain = all(node.attributes.get(name, 1.0) == 1.0 for name in ("alpha", "beta"))
+    plain = node.attributes.get("alpha", 1.0) == 1.0 and (not bias or node.attributes.get("beta", 1.0) == 1.0)
     dims = _dims(walk, kernel)
     if not plain or node.attributes.get("transA", 0) or dims is None or not walk.weights.is_weight(walk.graph, kernel):
         return False
@@ -195,11 +195,16 @@ def layer_normalization(node: Node, walk: "Walk") -> bool:
     if weight is None or (bias and offset is None):
         return False
     epsilon = node.attributes.get("epsilon", 1e-5)
-    module = nn.LayerNorm(dims, eps=epsilon, bias=bool(bias), device="meta")
+    dropped = None if bias or len(dims) != 1 else walk.weights.dropped_bias(scale, dims[0])
+    module = nn.LayerNorm(dims, eps=epsilon, bias=bool(bias) or dropped is not None, device="meta")
     module.weight = weight
     if offset is not None:
         module.bias = offset
-    _emit(node, walk, walk.tensor(data), module, {"weight": scale} | ({"bias": bias} if bias else {}))
+    if dropped is not None:
+        module.bias = nn.Parameter(weight.new_zeros(dims), requires_grad=dropped.trainable)
+    value = _emit(node, walk, walk.tensor(data), module, {"weight": scale} | ({"bias": bias} if bias else {}))
+    if dropped is not None:
+        walk.record_as(f"{value}.bias", "", dropped.name)
     return True
 
 

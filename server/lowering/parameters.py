@@ -26,6 +26,9 @@ _NOISE: Final = re.compile(
     r"(^|/)(ReadVariableOp(_\d+)?|resource|Read|Identity|(Stateful)?PartitionedCall(_\d+)?)(:\d+)?(?=/|$)|:\d+$"
 )
 
+# Keras's names of a layer's weights that go together.
+_BIASES: Final[Mapping[str, str]] = {"gamma": "beta", "kernel": "bias"}
+
 
 @dataclass(frozen=True, slots=True)
 class Variable:
@@ -213,9 +216,9 @@ class Weights:
         """
         variable = (self.variables or {}).get(kernel)
         scope, _, leaf = variable.name.rpartition("/") if variable else ("", "", "")
-        if leaf != "kernel":
+        if leaf not in _BIASES:
             return None
-        fits = (one for one in self.folded if one.name == f"{scope}/bias" and one.elements == width)
+        fits = (one for one in self.folded if one.name == f"{scope}/{_BIASES[leaf]}" and one.elements == width)
         found = next(fits, None)
         if found is not None:
             self._left[width] -= found.trainable

@@ -53,7 +53,8 @@ def verify(library: Path, module: Module, inputs: Sequence[torch.Tensor], device
             model.close()
     except AbiError as error:
         raise Differs(f"it fails: {error}") from error
-    for index, (got, want) in enumerate(zip(answers, wanted, strict=True)):
+    # Behind what the module answers may be whether a guard found fault (server/lowering/guarding.py).
+    for index, (got, want) in enumerate(zip(answers[: len(wanted)], wanted, strict=True)):
         _require_close(got, _array(want), _TOLERANCE[precision], f"output {index}")
 
 

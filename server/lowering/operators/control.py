@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch._higher_order_ops.scan import scan
 from torch._higher_order_ops.while_loop import while_loop
+from torch.fx.experimental.symbolic_shapes import statically_known_true
 
 from server.errors import GraphNotLowerable
 
@@ -116,7 +117,9 @@ def _traced_loop(
     if bounds is not None and limit is not None and not isinstance(limit, torch.Tensor) and begins:
         steps = limit
         for offset, end in bounds:
-            steps = torch.sym_min(steps, torch.sym_max(end - offset, 0) + 1)
+            # Inductor must find the size itself in what a loop is given, and not only what was made of it.
+            if not statically_known_true(end - offset + 1 >= steps):
+                steps = torch.sym_min(steps, torch.sym_max(end - offset, 0) + 1)
 
         sizes = _sizes(moving)
 

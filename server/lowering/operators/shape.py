@@ -7,6 +7,7 @@ import torch
 
 from server.lowering.table import Table
 
+_TO_THE_END: Final = 2**31 - 1
 OPERATORS: Final = Table()
 _HOST: Final = "sizes as host values, which torch.compile and torch.export need"
 _TURNED: Final = "without `perm`, onnx2torch's module writes an order into itself when it first runs"
@@ -64,9 +65,10 @@ def squeeze(data: torch.Tensor, axes: Ints | None = None) -> torch.Tensor:
     """Squeeze; an axis that is named must have size 1."""
     if axes is None:
         return torch.squeeze(data)
-    for axis in axes:
+    for axis in sorted((axis % data.ndim for axis in axes), reverse=True):
         torch._check(data.shape[axis] == 1, lambda: "Squeeze of an axis whose size is not 1")  # noqa: SLF001 - its public name
-    return torch.squeeze(data, axes)
+        data = data.select(axis, 0)  # torch's squeeze keeps an open axis, even one that was just checked
+    return data
 
 
 @OPERATORS.add("Unsqueeze", versions=(1, 25), host=(1,), why=_HOST)
@@ -107,7 +109,8 @@ def slice_(
         step = steps[index] if steps is not None else 1
         if step > 0:
             cut = [slice(None)] * data.ndim
-            cut[axis] = slice(start, end, step)
+            # "To the end" is written as a number that a size would be compared with, and not become known by it.
+            cut[axis] = slice(start, None if isinstance(end, int) and end >= _TO_THE_END else end, step)
             data = data[tuple(cut)]
         else:
             data = _backwards(data, axis, start, end, step)

@@ -22,6 +22,7 @@ from server.backends.onnx_runtime import OnnxRuntimeBackend
 from server.errors import GraphNotLoadable, InvalidRequest, LeftToOthers, OutOfMemory, RunFailed
 from tests.conftest import ROOT
 from tests.server.backends.compiled import spec, workbench, workbench_feeds
+from tests.server.lowering.graphs import model, numbers
 
 _OUTPUTS = ["y", "j", "a", "h2", "total", "positive", "rows"]
 
@@ -65,6 +66,26 @@ def test_empty_inputs_are_left_to_others(graph: AotInductorGraph) -> None:
     """An error, where torch's own kernels for attention would divide by zero and end the process."""
     with pytest.raises(LeftToOthers, match="no empty input"):
         graph.run(workbench_feeds(0, 5), _OUTPUTS)
+
+
+def test_a_request_that_compiled_code_would_die_of_is_refused(cache: Path, tmp_path: Path) -> None:
+    """A position outside of a table, a division by zero: the client's error, and the next request is answered."""
+    proto = model(
+        """g (int64[n] i, int32[n] a, int32[n] b) => (float[n,3] y, int32[n] q, int32[n] same) {
+            y = Gather(w, i) q = Div(a, b) same = Identity(q) }""",
+        w=numbers(50, 3),
+    )
+    described, backend = spec(proto, tmp_path / "model.onnx"), AotInductorBackend(cache)
+    backend.prepare(described, threading.Event())
+    graph = backend.load(described)
+    good = {"i": np.array([0, -50, 49]), "a": np.full(3, 7, np.int32), "b": np.array([2, -2, 7], np.int32)}
+    for bad in ({"i": np.array([0, 50, 1])}, {"i": np.array([-51, 0, 1])}, {"b": np.array([1, 0, 1], np.int32)}):
+        with pytest.raises(InvalidRequest, match=r"outside of the table.* divided by zero"):
+            graph.run(good | bad, ["y", "q"])
+        rows, quotients, same = graph.run(good, ["y", "q", "same"])
+        np.testing.assert_array_equal(rows, numbers(50, 3)[[0, 0, 49]])
+        assert quotients.tolist() == same.tolist() == [3, -3, 1]
+    graph.close()
 
 
 def test_answers_come_in_the_order_asked_for(graph: AotInductorGraph) -> None:

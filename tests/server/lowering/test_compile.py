@@ -67,6 +67,19 @@ def test_what_has_no_rank_is_refused() -> None:
         exported(model("g (float[] x) => (float[] y) { y = Relu(x) }"))
 
 
+def test_the_last_step_of_a_series_is_taken_whatever_its_length() -> None:
+    """Keras's way to end a recurrent layer: a slice from the last step to "the end", squeezed."""
+    found, ports = exported(
+        model(
+            "g (float[t,n,3] x) => (float[n,3] y) { s = Slice(x, last, end, zero) y = Squeeze(s, zero) }",
+            last=whole([-1]), end=whole([2**31 - 1]), zero=whole([0]),
+        )
+    )  # fmt: skip
+    assert ports["outputs"] == [{"name": "y", "dtype": "float32", "rank": 2}]
+    x = torch.from_numpy(numbers(9, 4, 3))
+    assert torch.equal(found.graph(x)[0], x[-1])
+
+
 def test_an_output_of_another_rank_is_refused() -> None:
     """Squeeze takes an axis of size one away, which a graph with open sizes cannot."""
     with pytest.raises(NotExportable, match="output 'y' would have rank 2"):

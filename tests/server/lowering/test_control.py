@@ -10,6 +10,8 @@ from torch.export import Dim
 
 from server.errors import GraphNotLowerable
 from server.lowering import lower
+from server.lowering.exporting import export
+from server.lowering.precision import AtPrecision
 from tests.server.lowering.graphs import (
     model,
     numbers,
@@ -94,6 +96,16 @@ def test_a_loop_over_time_collects_what_its_steps_put_out() -> None:
     constants = {"zero": whole(0), "one": whole(1), "first": numbers(3, seed=1), "weight": numbers(3, seed=2)}
     module = require_lowered(model(_OVER_TIME, **constants), numbers(5, 3))
     require_one_graph(module, [numbers(5, 3)], [numbers(7, 3)], [numbers(2, 3)], dynamic=[{0: Dim.DYNAMIC}])
+
+
+def test_the_number_of_steps_stays_the_size_that_it_is() -> None:
+    """Inductor must find a size itself in what a loop is given, also of a loop over what another one put out."""
+    constants = {"zero": whole(0), "one": whole(1), "first": numbers(3, seed=1), "weight": numbers(3, seed=2)}
+    module = lower(model(_OVER_TIME.replace("float[t,n] x", "float[t,3] x"), **constants))
+    with torch.no_grad():
+        exported = export(AtPrecision(module, "fp32", "cpu"), module.inputs, "cpu")
+    (scan,) = (node for node in exported.graph.graph.nodes if str(node.target) == "scan")
+    assert str(scan.meta["val"][-1].shape[0]).isidentifier()
 
 
 def test_no_step_at_all_is_said_to_have_no_outputs() -> None:
