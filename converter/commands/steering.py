@@ -1,6 +1,6 @@
 """`pin` and `unpin`: which backend of a running server answers for a model."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Annotated
 
@@ -30,8 +30,15 @@ def pin(
     """
     address = address_of(server)
     keys = keys_for(address, tls=tls, ca=tls_ca, certificate=tls_certificate, key=tls_key, token_file=token_file)
-    _set(address, keys, name, backends)
+    with calling(address, keys) as client:
+        client.set_backends(name, backends, _CALL_SECONDS)
+        overview = client.overview(name, _CALL_SECONDS)
     print(f"{name}: pinned to {', then '.join(backends)}.")
+    for backend in overview["backends"]:
+        if backend["name"] in backends and backend["stage"] != "eligible":
+            why = ", ".join(filter(None, (backend["stage"], backend["reason"])))
+            version = overview["version"]
+            print(f"{backend['name']} does not answer for version {version} ({why}); until it does, others do.")
 
 
 def unpin(
@@ -46,7 +53,8 @@ def unpin(
     """Let the server choose a model's backend again, by what it has measured."""
     address = address_of(server)
     keys = keys_for(address, tls=tls, ca=tls_ca, certificate=tls_certificate, key=tls_key, token_file=token_file)
-    before = _set(address, keys, name, [])
+    with calling(address, keys) as client:
+        before = client.set_backends(name, [], _CALL_SECONDS)
     was = f"it was pinned to {', then '.join(before)}" if before else "it was not pinned"
     print(f"{name}: the server chooses ({was}).")
 
@@ -66,8 +74,3 @@ def calling(address: str, keys: Keys) -> Iterator[ServingClient]:
             if "UNIMPLEMENTED" in str(error):
                 advice = "Start the server with --admin to let those who may call it change this."
             raise ServerRefused(f"The server at {address} refuses: {error}", advice) from error
-
-
-def _set(address: str, keys: Keys, name: str, backends: Sequence[str]) -> Sequence[str]:
-    with calling(address, keys) as client:
-        return client.set_backends(name, backends, _CALL_SECONDS)

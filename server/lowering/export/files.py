@@ -7,6 +7,7 @@ from typing import Final
 
 import torch
 from onnx import helper
+from torch import nn
 
 from protos.segue.package_pb2 import Signature
 from server.lowering.export.bundle import Bundle
@@ -114,6 +115,9 @@ def _table(values: Mapping[str, object]) -> str:
     return _lines("{", "}", [f"{key!r}: {value!r}" for key, value in values.items()])
 
 
+_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
+
+
 def _lines(first: str, last: str, entries: Sequence[str]) -> str:
     return first + "".join(f"\n    {entry}," for entry in entries) + ("\n" if entries else "") + last
 
@@ -134,13 +138,15 @@ def readme_text(
     ]
     last = module.outputs[0]
     classifies = re.search("logit|class|prob", aliases[last.name]) is not None
+    has_norms = any(isinstance(layer, _NORMS) for layer in module.modules())
+    norms = "updates its statistics in `train()`" if has_norms else "has no statistics left to update, if there was any"
     frozen = f"; {len(names.frozen)} more do not, as in TensorFlow" if names.frozen else ""
     return README.format(
         title=title, source=origin, difference=difference, call=", ".join(f"{name}={name}" for name in inputs),
         inputs=", ".join(inputs), ports="\n".join(rows), loss="cross_entropy" if classifies else "mse_loss",
         output=aliases[last.name], trainable=module.trainable_elements(),
         parameters=sum(parameter.requires_grad for parameter in module.parameters()), frozen=frozen,
-        weights="\n".join(weights),
+        weights="\n".join(weights), norms=norms,
     )  # fmt: skip
 
 

@@ -180,8 +180,7 @@ model.save("model.safetensors")
 ```
 
 {trainable:,} numbers train, in {parameters} parameters{frozen}. Layers that behave otherwise in training come back
-as they answered in TensorFlow: dropout is not in the model any more, and batch normalisation updates its statistics in
-`train()`.
+as they answered in TensorFlow: dropout is not in the model any more, and batch normalisation {norms}.
 
 ## Weights
 

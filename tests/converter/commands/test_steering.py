@@ -13,10 +13,11 @@ from converter.exits import ExitCode
 from examples.demo import free_port
 from server.app import Server
 from server.backends.catalogue import Offer
-from server.backends.fake import FakeBackend
+from server.backends.fake import Compute, FakeBackend
 from server.backends.interface import Backend, Precision
+from server.engines.ensemble import Stage
 from tests.converter.commands.test_versions import typed
-from tests.pages import right
+from tests.pages import right, wrong
 from tests.servers import call, running, running_with
 
 FIRST, OTHER = "first-cpu", "other-cpu"
@@ -26,16 +27,25 @@ PATIENCE = 3000
 @contextmanager
 def steered(folder: Path, **settings: Any) -> Iterator[Server]:
     """A server whose model "affine" is proved in two backends."""
-    backends: list[Backend] = [FakeBackend(right, FIRST), FakeBackend(right, OTHER)]
+    with judged(right, folder, **settings) as (server, stage):
+        assert stage is Stage.ELIGIBLE
+        yield server
+
+
+@contextmanager
+def judged(other: Compute, folder: Path, **settings: Any) -> Iterator[tuple[Server, Stage]]:
+    """A server of "affine", and what became of its second backend there."""
+    backends: list[Backend] = [FakeBackend(right, FIRST), FakeBackend(other, OTHER)]
     with running_with(backends, folder, **{"admin": True, **settings}) as server:
         with server.models.acquire("affine").leased() as servable:
             for _ in range(PATIENCE):
-                if len(servable.ensemble.engines()) == len(backends):
+                stages = {candidate.backend: candidate.stage for candidate in servable.ensemble.candidates()}
+                if stages.get(OTHER) in {Stage.ELIGIBLE, Stage.REJECTED}:
                     break
                 servable.ensemble.ended.wait(0.01)
             else:
-                raise AssertionError(f"{OTHER} is not proved: {servable.ensemble.candidates()}")
-        yield server
+                raise AssertionError(f"nothing became of {OTHER}: {servable.ensemble.candidates()}")
+        yield server, stages[OTHER]
 
 
 def address(server: Server) -> str:
@@ -87,6 +97,20 @@ def test_a_pin_is_an_order_of_preference(tmp_path: Path) -> None:
         assert row == ["affine", "1", "AVAILABLE", f"{OTHER},", FIRST]
         _, printed = typed("status", "--json", "--server", address(server))
         assert [model["pinned"] for model in json.loads(printed)["models"]] == [[OTHER, FIRST]]
+
+
+def test_what_cannot_answer_is_pinned_with_a_word_about_it(tmp_path: Path) -> None:
+    """It may be able to in another version; until then an operator should not believe that it answers."""
+    with judged(wrong, tmp_path) as (server, stage):
+        assert stage is Stage.REJECTED
+        code, printed = typed("pin", "affine", OTHER, "--server", address(server))
+        assert code == ExitCode.DONE
+        first, second = printed.splitlines()
+        assert first == f"affine: pinned to {OTHER}."
+        assert second.startswith(f"{OTHER} does not answer for version 1 (rejected, ")
+        assert second.endswith("; until it does, others do.")
+        ask(server)
+        assert serves(server)[1] == FIRST
 
 
 def test_a_pin_holds_after_a_restart(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import nn
 
+from server.arrays import Array
 from server.lowering import LoweredModule, Variable, lower
 from tests.server.lowering.graphs import model, numbers, require_lowered, run, whole
 
@@ -121,16 +122,26 @@ def test_parameters_bear_the_names_of_tensorflows_variables() -> None:
     assert (origin.variable, origin.initializer, origin.permutation) == (names["w"], "w", (1, 0))
 
 
-def test_a_bias_of_zeros_comes_back_to_be_trained() -> None:
+_SCALED = "y = LayerNormalization<axis=-1>(x, w)"
+
+
+@pytest.mark.parametrize(
+    ("step", "weight", "variable", "bias"),
+    [
+        ("y = MatMul(x, w)", numbers(3, 4), "dense/kernel", "dense/bias"),
+        ("y = Gemm<beta=0.0>(x, w)", numbers(3, 4), "dense/kernel", "dense/bias"),
+        (_SCALED, numbers(3), "norm/gamma", "norm/beta"),
+    ],
+)
+def test_a_bias_of_zeros_comes_back_to_be_trained(step: str, weight: Array, variable: str, bias: str) -> None:
     """The exporter leaves it out, since adding zeros changes nothing; TensorFlow would train it."""
-    graph = "g (float[n,3] x) => (float[n,4] y) { y = MatMul(x, w) }"
-    folded = [Variable("dense/bias", elements=4)]
-    module = require_lowered(model(graph, w=numbers(3, 4)), numbers(2, 3), variables={"w": "dense/kernel"})
-    assert module.trainable_elements() == 12
-    module = lower(model(graph, w=numbers(3, 4)), {"w": "dense/kernel"}, folded)
-    assert module.trainable_elements() == 16
-    assert module.origins["dense.bias"].variable == "dense/bias"
-    np.testing.assert_allclose(run(module, numbers(2, 3))[0], numbers(2, 3) @ numbers(3, 4), rtol=1e-5)
+    graph, width = f"g (float[n,3] x) => (float[n,k] y) {{ {step} }}", weight.shape[-1]
+    module = require_lowered(model(graph, w=weight), numbers(2, 3), variables={"w": variable})
+    assert module.trainable_elements() == weight.size
+    full = lower(model(graph, w=weight), {"w": variable}, [Variable(bias, elements=width)])
+    assert full.trainable_elements() == weight.size + width
+    assert full.origins[bias.replace("/", ".").replace("beta", "bias")].variable == bias
+    np.testing.assert_array_equal(run(full, numbers(2, 3))[0], run(module, numbers(2, 3))[0])
 
 
 def test_a_constant_that_is_only_measured_is_no_parameter() -> None:
