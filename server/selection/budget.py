@@ -2,7 +2,7 @@
 
 REFILL = 0.0085  # of busy time; the promise is one hundredth, and a run may take longer than was expected of it
 WHILE_OWING = 0.004
-RUNS = 19.6  # the loan at the start, and what the purse holds, in runs of average length
+RUNS = 19.5  # the loan at the start, and what the purse holds, in runs of average length
 DEBT = 0.5  # of a full purse: what one very slow run can leave owing
 SWITCHES_AT_ONCE, SWITCHES_PER_HOUR, MOST_SWITCHES = 1.0, 3.5, 2.0  # per bucket; four an hour is what a person can read
 

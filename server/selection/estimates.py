@@ -10,6 +10,7 @@ import math
 from collections import deque
 
 from server.selection.character import LONGEST_SILENCE, SILENCE, Character
+from server.selection.illness import MATERIAL, STEADY, TRIED_ROUGHLY, Illness
 
 # Doubt grows while nobody looks: variance per second and per batch of the bucket. After five minutes and 150 batches
 # without a run an estimate is good to about 11 %.
@@ -26,7 +27,6 @@ CLIP = 3.0  # standard deviations: an outlier counts as that, no matter how far 
 STEP, ALARM, CHANGE_CLIP = 0.6, 5.0, 2.5
 EVEN, RULED_OUT, SURE = 0.5, 0.1, 20.0  # the chance of being cold: at first, when it counts as warm; logarithm of odds
 RECENT = 12  # runs from which the level after a change is taken
-MATERIAL = 0.1  # a jump that is remembered and told
 LARGE = 0.2  # a jump that one single run may show to be undone
 
 
@@ -37,7 +37,8 @@ class Estimate:
         level: Logarithm of the typical seconds.
         variance: Of the level, when it was last seen.
         runs: How many it comes from.
-        seen: When the last run ended; `at` is the bucket's count of batches then.
+        ran: When the last run ended.
+        seen: When the level was last known, by a run or another bucket's; `at` is the bucket's count of batches then.
         row: How many runs since loading or a silence.
         jump: By how much it was once slower at a stroke and hasn't been seen well since; 0 if nothing such happened.
         jumped_at: When.
@@ -46,20 +47,23 @@ class Estimate:
         watch: How closely its recovery is awaited; less where another bucket's tells as much for less.
         chill: The chance that it is still cold.
         old: From before a restart, not seen since.
+        illness: Whether it became slower while it was served from, and may be well again.
     """
 
     __slots__ = (
-        "alarm", "at", "chill", "down", "jump", "jumped_at", "level", "old", "onset", "recent", "row", "runs", "seen",
-        "streak", "undone", "up", "variance", "watch",
+        "alarm", "at", "chill", "down", "illness", "jump", "jumped_at", "level", "old", "onset", "ran", "recent",
+        "row", "runs", "seen", "streak", "undone", "up", "variance", "watch",
     )  # fmt: skip
 
     def __init__(self) -> None:
         self.level, self.variance, self.runs, self.row = 0.0, UNKNOWN, 0, 0
-        self.seen, self.at = -math.inf, 0
+        self.ran = self.seen = -math.inf
+        self.at = 0
         self.jump, self.jumped_at, self.undone, self.watch = 0.0, -math.inf, False, 1.0
         self.up, self.down, self.streak, self.onset = 0.0, 0.0, 0, 0.0
         self.alarm, self.old, self.chill = 0.0, False, EVEN
         self.recent: deque[float] = deque(maxlen=RECENT)
+        self.illness = Illness()
 
     def doubt(self, now: float, count: int, character: Character | None = None) -> float:
         """Variance now: what it was, and what may have happened since.
@@ -68,16 +72,21 @@ class Estimate:
         """
         if not self.runs:
             return UNKNOWN
-        seconds = now - self.seen
-        if character is not None and self.row <= character.cold_runs and seconds < character.silence:
+        if character is not None and self.row <= character.cold_runs and now - self.ran < character.silence:
             return self.variance + character.cold * character.cold / 4
-        grown = self.variance + DRIFT_PER_SECOND * seconds + DRIFT_PER_BATCH * (count - self.at)
+        grown = self.variance + DRIFT_PER_SECOND * (now - self.seen) + DRIFT_PER_BATCH * (count - self.at)
         return grown if grown < LARGEST_DOUBT else LARGEST_DOUBT
 
     def recovery(self, now: float, count: int) -> float:
         """The chance that a jump is undone by now."""
         passed = (now - self.seen) / RECOVERY_SECONDS + (count - self.at) / RECOVERY_BATCHES
         return 1 - math.exp(-self.watch * passed) if self.jump else 0.0
+
+    def hope(self, spread: float) -> None:
+        """It is tried: take it for as quick as it was before it became slower, until a run denies that."""
+        self.level, self.variance = self.illness.hope(self.level), max(4 * spread, TRIED_ROUGHLY)
+        self._calm()
+        self.recent.clear()
 
     def unsettle(self, jump: float) -> None:
         """Something near it moved by so much, so it may have moved as well."""
@@ -105,6 +114,7 @@ class Estimate:
         if self.streak and self.up > 0 and jump > MATERIAL:
             self.jump, self.jumped_at = jump, self.seen
             self._calm()
+        self.illness.left(self.level, self.row, self.seen)
 
     def settle(self, warm: list[float], spread: float) -> None:
         """Take the level of these runs, for what was seen before them was warming up."""
@@ -123,7 +133,7 @@ class Estimate:
         Returns:
             By how much the level jumped; 0 if it only moved on.
         """
-        silence = now - self.seen
+        silence, self.ran = now - self.ran, now
         if silence > character.silence:
             self.row = 0
         self.row += 1
@@ -131,6 +141,8 @@ class Estimate:
         cold = character.cold if self.row <= character.cold_runs else 0.0
         if not self.runs:
             return self._begin(value, now, count, character, cold)
+        if self.illness.well is not None:
+            self._examine(value, now, character)
         if self.jump > LARGE and silence > SILENCE and self._is_undone(value, cold):
             self.level -= self.jump
             off = min(abs(value - self.level), abs(value - self.level - cold))
@@ -160,6 +172,14 @@ class Estimate:
         self.runs, self.seen, self.at, self.old = 1, now, count, False
         self.recent.append(value)
         return 0.0
+
+    def _examine(self, value: float, now: float, character: Character) -> None:
+        """A run of a backend that became slower: it may tell whether it still is."""
+        sick = self.illness.tell(value, self.row, now, character)
+        if sick is not None and self.illness.well is not None:
+            self.level, self.variance = sick, 2 * TRIED_ROUGHLY
+            self.jump = max(self.jump, sick - self.illness.well)
+            self._calm()
 
     def _is_undone(self, value: float, cold: float) -> bool:
         """Whether a run is more like those before the jump than like those after it, be it cold or warm."""
@@ -192,6 +212,8 @@ class Estimate:
         if up <= 0 and down <= 0:
             self._calm()
             character.learn(residual)
+            if self.row >= STEADY:
+                self.illness.steady(self.level)
             return 0.0
         self.streak += 1
         self.up, self.down = max(up, 0.0), max(down, 0.0)

@@ -7,7 +7,8 @@ all.
 
 import math
 
-from server.selection.estimates import ALARM, MATERIAL, SMALLEST_DOUBT
+from server.selection.estimates import ALARM, SMALLEST_DOUBT
+from server.selection.illness import MATERIAL
 from server.selection.pairs import Bucket, Pair, Table
 
 HEARSAY = 0.5  # of a change is feared for the same backend in other buckets
@@ -87,6 +88,29 @@ def recovered(table: Table, pair: Pair, now: float) -> None:
         together = abs(estimate.jumped_at - pair.estimate.jumped_at) < SAME_TIME
         if estimate.jump > MATERIAL and together and sibling is not bucket.selected:
             estimate.revert(now, bucket.count)
+            remember(table, sibling)
+            bucket.due = 0
+
+
+def examined(table: Table, pair: Pair, now: float, *, hoped: bool) -> None:
+    """A backend that became slower has run: what that shows holds for its other buckets, too.
+
+    Args:
+        table: All pairs.
+        pair: What has run.
+        now: Seconds.
+        hoped: Whether it was tried as one that is well again.
+    """
+    illness = pair.estimate.illness
+    well_again = hoped and not illness.hopes and illness.denied_at < now
+    for sibling in table.siblings(pair):
+        estimate, bucket = sibling.estimate, sibling.bucket
+        well = estimate.illness.well
+        if illness.denied_at == now:
+            estimate.illness.denied_at = now
+        elif well_again and well is not None and sibling is not bucket.selected and estimate.level > well:
+            estimate.level, estimate.variance, estimate.jump = well, 10 * SMALLEST_DOUBT, 0.0
+            estimate.seen, estimate.at = now, bucket.count
             remember(table, sibling)
             bucket.due = 0
 

@@ -49,6 +49,7 @@ class Bucket:
         selected: Where batches go; None before the first and after the selected backend was taken away.
         last: The pair that was selected most recently.
         previous: What a switch that is not confirmed yet left.
+        left_to_check: What was left, at `checked_at` in seconds, to find out whether the selected one is well again.
         probe: What the next batch shall explore.
         count: Batches so far; `due` is the one that is considered next.
         has_inputs: Whether there are golden inputs of this size, as far as is known.
@@ -60,8 +61,9 @@ class Bucket:
     """
 
     __slots__ = (
-        "alarmed_at", "asked_at", "churn", "churned_at", "count", "due", "has_inputs", "last", "pairs", "patient_until",
-        "previous", "probe", "released", "retry_at", "selected", "size", "switched_at",
+        "alarmed_at", "asked_at", "checked_at", "churn", "churned_at", "count", "due", "has_inputs", "last",
+        "left_to_check", "pairs", "patient_until", "previous", "probe", "released", "retry_at", "selected", "size",
+        "switched_at",
     )  # fmt: skip
 
     def __init__(self, size: int) -> None:
@@ -71,6 +73,8 @@ class Bucket:
         self.last: Pair | None = None
         self.previous: Pair | None = None
         self.probe: Pair | None = None
+        self.left_to_check: Pair | None = None
+        self.checked_at = -math.inf
         self.count = self.due = 0
         self.released = False
         self.switched_at = self.alarmed_at = self.patient_until = -100

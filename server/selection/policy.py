@@ -22,6 +22,7 @@ SETTLED, CONFIRM = 12, 12  # batches after a switch: considered each time until 
 DWELL = 6  # warm batches before a switch is taken back, unless the new backend is slower by
 DISAPPOINTING = 0.7  # (twice)
 TRIED, KNOWN = 20, 5  # batches since the last switch, and runs of the selected backend, before another is tried
+CHECKED = 3  # warm batches in which a check must show that the backend is ill
 PLAIN, SURE = 0.15, 1.6  # a gain, and its certainty in standard deviations, for which no restraint holds
 WORTH_KEEPING = 0.1  # the gain of a switch that turned out well
 PRICE = 0.005  # the expected improvement that a look must promise while the purse is half full
@@ -222,14 +223,23 @@ class Selector:
             found.trial is not None
             and since >= TRIED
             and selected.estimate.runs >= KNOWN
-            and self._allows(1 if alarmed else 2, now)
+            and self._allows(1 if alarmed and not found.is_check else 2, now)
         ):
-            self._switch(bucket, selected, found.trial, now, TRIAL)
-            bucket.alarmed_at = bucket.count  # be as quick to take it back
+            self._try(bucket, selected, found.trial, now, is_check=found.is_check)
             return found.trial
         else:
             return self._warm(bucket, selected, since, now) or selected
         return selected
+
+    def _try(self, bucket: Bucket, selected: Pair, tried: Pair, now: float, *, is_check: bool) -> None:
+        """Serve from a backend to find out about it: what it is, or whether it is well again."""
+        if is_check:
+            tried.estimate.hope(tried.character.spread)
+        self._switch(bucket, selected, tried, now, TRIAL)
+        if is_check:
+            bucket.left_to_check, bucket.checked_at = selected, now
+        else:
+            bucket.alarmed_at = bucket.count  # be as quick to take it back
 
     def _warm(self, bucket: Bucket, selected: Pair, since: int, now: float) -> Pair | None:
         """Try, once, a backend of which too few runs in a row were seen to tell that it doesn't become faster yet."""
@@ -250,6 +260,8 @@ class Selector:
     def _may_switch(self, bucket: Bucket, selected: Pair, found: Proposal, since: int, now: float) -> bool:
         if bucket.count < bucket.patient_until and found.gain <= NOT_WARMED:
             return False
+        if bucket.left_to_check is not None and since <= selected.character.cold_runs + CHECKED:
+            return selected.estimate.illness.denied_at > bucket.checked_at
         if found.gain <= MARGIN * (1 + bucket.recent_switches(now)):
             return False
         character, estimate = selected.character, selected.estimate
@@ -274,6 +286,9 @@ class Selector:
         prefix = "trial: " if kind == TRIAL else ""
         reason = prefix + against(self.table, bucket, new, old)
         bucket.select(new)
+        if new is bucket.left_to_check:
+            bucket.previous = None  # no switch that could turn out well, but the end of a check
+        bucket.left_to_check = None
         news.remember(self.table, old)
         self._note(bucket, now, old, new, reason, kind)
 
@@ -299,10 +314,12 @@ class Selector:
         serves = pair is bucket.selected
         if not serves:
             news.follow(table, pair)
-        before, feared = estimate.level, estimate.alarm
+        before, feared, hoped = estimate.level, estimate.alarm, estimate.illness.hopes
         deviation = 0.0 if serves else math.sqrt(estimate.doubt(now, bucket.count) + pair.character.spread)
         value = math.log(max(outcome.seconds, 1e-9))
         jump = estimate.observe(value, now, bucket.count, pair.character)
+        if estimate.illness.well is not None:
+            news.examined(table, pair, now, hoped=hoped)
         if estimate.runs <= news.FIRST_RUNS and news.warming(table, pair, now):
             jump = 0.0
         if jump:

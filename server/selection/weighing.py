@@ -18,6 +18,7 @@ HASTE, PATIENCE, ALARMED = 0.3, 4, 40
 TRIAL = 0.08  # the expected improvement that is worth a trial
 LOATH = 2.0  # each recent switch makes the next trial so much dearer
 TRIAL_COST = 0.02  # of a gain's worth that a trial loses, per run's length that it takes longer
+CHECK, CHECK_COST = 0.07, 0.01  # the same of a trial that shows at once whether a backend is well again
 HOPE = 0.9  # a backend that seems slower than this isn't tried, unless it may have recovered
 FAR = 4.0  # standard deviations: what is farther from being better is not even weighed
 
@@ -32,6 +33,7 @@ class Proposal(NamedTuple):
         look: The backend most worth a look, or None.
         worth: The expected improvement by looking, over what it costs.
         trial: The backend most worth a trial, or None.
+        is_check: Whether that is to find out if it is as quick again as it was.
     """
 
     better: Pair | None
@@ -40,13 +42,14 @@ class Proposal(NamedTuple):
     look: Pair | None
     worth: float
     trial: Pair | None
+    is_check: bool
 
 
 def weigh(table: Table, bucket: Bucket, selected: Pair, now: float) -> Proposal:
     """Compare the selected pair with all others that can be had."""
     cost, doubt = table.cost(selected), selected.estimate.doubt(now, bucket.count)
     better, best_gain, deviation = None, 0.0, 0.0
-    look, worth, trial, most = None, 0.0, None, 0.0
+    look, worth, trial, most, is_check = None, 0.0, None, 0.0, False
     hasty = PATIENCE <= bucket.count - bucket.alarmed_at < ALARMED
     certain, price = HASTE if hasty else CERTAIN, TRIAL * (1 + LOATH * bucket.recent_switches(now))
     for pair in table.usable(bucket):
@@ -63,10 +66,22 @@ def weigh(table: Table, bucket: Bucket, selected: Pair, now: float) -> Proposal:
         ratio = math.exp(gain)
         left = value - price - TRIAL_COST * max(0.0, 1 / ratio - 1)
         if left > most and (gain > -HOPE or estimate.jump):
-            trial, most = pair, left
+            trial, most, is_check = pair, left, False
+        if (left := _worth_checking(pair, gain, now)) > most:
+            trial, most, is_check = pair, left, True
         if value * ratio > worth:
             look, worth = pair, value * ratio
-    return Proposal(better, best_gain, deviation, look, worth, trial)
+    return Proposal(better, best_gain, deviation, look, worth, trial, is_check)
+
+
+def _worth_checking(pair: Pair, gain: float, now: float) -> float:
+    """What a trial of a backend that became slower promises beyond its price; 0 of one that didn't."""
+    illness = pair.estimate.illness
+    if illness.well is None:
+        return 0.0
+    chance = illness.is_over(now)
+    slower = max(0.0, math.exp(-gain) - 1)
+    return chance * (gain + pair.estimate.level - illness.well - MARGIN) - CHECK - (1 - chance) * CHECK_COST * slower
 
 
 def _improvement(pair: Pair, bucket: Bucket, gain: float, deviation: float, now: float) -> float:
