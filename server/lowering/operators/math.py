@@ -256,8 +256,9 @@ def eye_like(data: torch.Tensor, *, dtype: int | None = None, k: int = 0) -> tor
 
 
 @OPERATORS.add("Trilu", versions=(14, 14), host=(1,), why=_MISSING)
-def trilu(data: torch.Tensor, k: int = 0, *, upper: int = 1) -> torch.Tensor:
+def trilu(data: torch.Tensor, k: int | tuple[int] = 0, *, upper: int = 1) -> torch.Tensor:
     """Trilu: the upper or lower triangle."""
+    k = k[0] if isinstance(k, tuple) else k
     return torch.triu(data, k) if upper else torch.tril(data, k)
 
 

@@ -47,7 +47,8 @@ def dynamic_quantize(data: torch.Tensor, *, count: int) -> tuple[torch.Tensor, .
     """DynamicQuantizeLinear to uint8, with a scale that the data's own range gives."""
     nothing = torch.zeros((), dtype=data.dtype, device=data.device)
     low, high = torch.minimum(data.min(), nothing), torch.maximum(data.max(), nothing)
-    scale = (high - low) / 255
+    span = high - low
+    scale = torch.where(span == 0, torch.ones_like(span), span) / 255  # of zeros alone any would do
     zero = torch.round((-low / scale).clamp(0, 255)).to(torch.uint8)
     return (quantize(data, scale, zero), scale, zero)[:count]
 

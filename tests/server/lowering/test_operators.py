@@ -17,7 +17,7 @@ from benchmarks.operators.emitted import REWRITTEN, emitted_operators, source_fo
 from server.lowering.control import CONTROL
 from server.lowering.foreign import REVIEWED
 from server.lowering.operators import OPERATORS
-from tests.server.lowering.graphs import Array, model, numbers
+from tests.server.lowering.graphs import Array, model, numbers, require_lowered
 
 # torch has no strings, and no generator that draws what another one draws.
 _REFUSED = {"Multinomial", "StringNormalizer"}
@@ -48,6 +48,23 @@ def test_every_operator_that_an_export_can_hold_is_decided_on(emitted: frozenset
     supplied = set(OPERATORS) | set(REVIEWED) | set(CONTROL)
     assert (emitted | REWRITTEN) - supplied == _REFUSED
     assert not set(OPERATORS) & set(REVIEWED)
+
+
+@pytest.mark.parametrize(
+    ("graph", "constants", "data"),
+    [
+        ("g (float[3,4] x) => (float[3,4] y) { y = Trilu(x, k) }", {"k": np.array([1])}, numbers(3, 4)),
+        (
+            "g (float[4] x) => (uint8[4] y, float s, uint8 z) { y, s, z = DynamicQuantizeLinear(x) }",
+            {}, np.zeros(4, np.float32),
+        ),
+    ],
+)  # fmt: skip
+def test_what_the_standards_tests_leave_out_is_as_in_its_reference(
+    graph: str, constants: dict[str, Array], data: Array
+) -> None:
+    """The implementation in Python that comes with the standard decides where its words do not."""
+    require_lowered(model(graph, **constants), data)
 
 
 def test_the_published_table_is_that_of_these_operators(emitted: frozenset[str]) -> None:
