@@ -193,7 +193,7 @@ def _check_bodies(module: fx.GraphModule, node: fx.Node, tainted: set[fx.Node]) 
 
 def _name(node: fx.Node) -> str:
     schema = getattr(node.target, "_schema", None)
-    return str(schema.name) if schema is not None else ""
+    return str(schema.name).rstrip("_") if schema is not None else ""
 
 
 def _dtype(node: Any) -> torch.dtype | None:
